@@ -1,0 +1,132 @@
+# Lockstep: every command of the project. `make` alone lists them.
+
+VENV   ?= .venv
+PYTHON ?=
+BIN    := $(VENV)/bin
+TOOLS  := .venv-protos/bin
+
+WIRE     := protos/lockstep/v1
+PROTOS   := $(wildcard $(WIRE)/*.proto)
+PROJECTS := protos/pyproject.toml clients/python/pyproject.toml pyproject.toml
+
+# Bytecode must be written in tests, as on any host: measuring tests compare what ran with what lies on the disk.
+unexport PYTHONDONTWRITEBYTECODE
+# Someone else's modules on the path would be measured, linted and typed along with ours.
+unexport PYTHONPATH
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+##@ Start here
+
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n\033[1m%s\033[0m\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  \033[36mmake %-14s\033[0m %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@printf '\nFirst time? `make demo` shows what Lockstep does; `make test` shows that it holds.\n'
+
+.PHONY: setup
+setup: $(VENV)/.ready ## an environment in .venv, from the lock (PYTHON=... to choose the interpreter)
+
+.PHONY: demo
+demo: setup ## the story in one terminal: prove, lease, tamper, revoked
+	@$(BIN)/python examples/demo/run.py
+
+.PHONY: test
+test: setup lint types contracts protos-check ## everything that must hold before a change lands
+	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+##@ While you work
+
+.PHONY: unit
+unit: setup ## the fast loop: unit tests, stop at the first failure
+	@$(BIN)/python -m pytest -q -x tests/unit
+
+.PHONY: format
+format: setup ## format and mend what ruff can mend
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
+
+.PHONY: lint
+lint: setup ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+.PHONY: types
+types: setup ## mypy, strict
+	@$(BIN)/mypy
+
+.PHONY: contracts
+contracts: setup ## the one arrow: who may import whom (import-linter)
+	@$(BIN)/lint-imports
+
+.PHONY: bench
+bench: setup ## the benchmarks (see benchmarks/)
+	@$(BIN)/python -m benchmarks
+
+.PHONY: matrix
+matrix: ## the test suite on every supported Python that is here
+	@for version in 3.11 3.12 3.13; do \
+	  python=$$(tools/python $$version) || { echo "== Python $$version: not here, skipped"; continue; }; \
+	  echo "== Python $$version: $$python"; \
+	  $(MAKE) --no-print-directory setup VENV=.venv-$$version PYTHON="$$python" && \
+	  .venv-$$version/bin/python -m pytest -q || exit 1; \
+	done
+
+##@ The wire
+
+.PHONY: protos
+protos: $(TOOLS)/.ready ## generate the Python of every .proto, beside it
+	@tools/protos/generate $(TOOLS) protos
+	@echo "generated: $(WIRE)"
+
+.PHONY: protos-check
+protos-check: $(TOOLS)/.ready ## .proto style, compatibility with protos/breaking.binpb, generated code up to date
+	@$(TOOLS)/buf lint protos
+	@$(TOOLS)/buf breaking protos --against protos/breaking.binpb
+	@tools/protos/generate --check $(TOOLS) protos
+	@echo "protos: style, compatibility and generated code are in order"
+
+.PHONY: protos-accept
+protos-accept: $(TOOLS)/.ready ## accept the wire as it is now as what later changes must not break
+	@$(TOOLS)/buf build protos --exclude-source-info -o protos/breaking.binpb
+	@echo "accepted: protos/breaking.binpb"
+
+##@ Upkeep
+
+.PHONY: audit
+audit: setup ## known vulnerabilities in what is locked (asks the network)
+	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.lock
+
+.PHONY: lock
+lock: setup ## take new versions into the lock files (UPGRADE=--upgrade for the newest)
+	@tools/lock $(BIN)/uv $(UPGRADE)
+
+.PHONY: clean
+clean: ## remove what make made: environments, caches, build output
+	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .coverage .coverage.* htmlcov build dist protos/dist clients/python/dist
+	find . -name .git -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+# -- how the environments are made ---------------------------------------------------------------------------
+
+# In two steps, so that a changed pyproject costs seconds and only a changed lock a new environment.
+$(VENV)/.ready: $(VENV)/.locked $(PROJECTS)
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e protos -e clients/python -e .
+	@touch $@
+
+$(VENV)/.locked: requirements.lock
+	@python="$(PYTHON)"; python=$${python:-$$(tools/python)} && \
+	echo "setting up $(VENV) with $$python" && \
+	"$$python" -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	@touch $@
+
+.venv-protos/bin/.ready: tools/protos/requirements.lock
+	@python="$(PYTHON)"; python=$${python:-$$(tools/python)} && \
+	echo "setting up .venv-protos with $$python" && \
+	"$$python" -m venv --clear .venv-protos
+	@$(TOOLS)/python -m pip install --quiet --require-hashes -r tools/protos/requirements.lock
+	@touch $@
