@@ -6,7 +6,6 @@ BIN    := $(VENV)/bin
 TOOLS  := .venv-protos/bin
 
 WIRE     := protos/lockstep/v1
-PROTOS   := $(wildcard $(WIRE)/*.proto)
 PROJECTS := protos/pyproject.toml clients/python/pyproject.toml pyproject.toml
 
 # Bytecode must be written in tests, as on any host: measuring tests compare what ran with what lies on the disk.
@@ -60,7 +59,7 @@ types: setup ## mypy, strict
 
 .PHONY: contracts
 contracts: setup ## the one arrow: who may import whom (import-linter)
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 .PHONY: bench
 bench: setup ## the benchmarks (see benchmarks/)
@@ -72,7 +71,7 @@ matrix: ## the test suite on every supported Python that is here
 	  python=$$(tools/python $$version) || { echo "== Python $$version: not here, skipped"; continue; }; \
 	  echo "== Python $$version: $$python"; \
 	  $(MAKE) --no-print-directory setup VENV=.venv-$$version PYTHON="$$python" && \
-	  .venv-$$version/bin/python -m pytest -q || exit 1; \
+	  .venv-$$version/bin/python -m pytest -q --no-header || exit 1; \
 	done
 
 ##@ The wire
