@@ -22,9 +22,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help
 help: ## this list
-	@awk 'BEGIN { FS = ":.*## " } \
-	  /^##@ / { printf "\n\033[1m%s\033[0m\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  \033[36mmake %-14s\033[0m %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@if [ -t 1 ]; then bold=$$(printf '\033[1m') blue=$$(printf '\033[36m') plain=$$(printf '\033[0m'); fi; \
+	awk -v bold="$$bold" -v blue="$$blue" -v plain="$$plain" 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s%s%s\n", bold, substr($$0, 5), plain } \
+	  /^[a-z-]+:.*## / { printf "  %smake %-14s%s %s\n", blue, $$1, plain, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@printf '\nFirst time? `make demo` shows what Lockstep does; `make test` shows that it holds.\n'
 
 .PHONY: setup
@@ -97,7 +98,7 @@ protos-accept: $(TOOLS)/.ready ## accept the wire as it is now as what later cha
 
 .PHONY: audit
 audit: setup ## known vulnerabilities in what is locked (asks the network)
-	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.lock
+	@$(BIN)/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
 
 .PHONY: lock
 lock: setup ## take new versions into the lock files (UPGRADE=--upgrade for the newest)

@@ -30,6 +30,13 @@ def test_the_distributions_share_one_version_and_pin_the_wire_to_it() -> None:
     assert wire in project("clients/python/pyproject.toml")["project"]["dependencies"]
 
 
+def test_every_distribution_carries_the_licence_as_a_file() -> None:
+    # A link would dangle in the source distribution.
+    copies = [(ROOT / path).with_name("LICENSE") for path in PROJECTS]
+    assert not any(copy.is_symlink() for copy in copies)
+    assert len({copy.read_bytes() for copy in copies}) == 1
+
+
 def test_lockstep_stays_a_namespace() -> None:
     assert not (ROOT / "protos/lockstep/__init__.py").exists()
     assert (ROOT / "protos/lockstep/v1/py.typed").exists()
