@@ -1,0 +1,1 @@
+"""Keys, tokens and certificates, for doors and plugs; verbs may not enter."""
