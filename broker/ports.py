@@ -118,6 +118,9 @@ class EnvelopeVerifier(Protocol):
         """(payload, names of the pinned signers that signed it); raises `Denied` (signature_rejected)
         where the envelope is malformed or no pinned key signed."""
 
+    def merge(self, first: bytes, second: bytes) -> bytes:
+        """One envelope with the signatures of two over the same payload; raises `Denied` (signature_rejected)."""
+
 
 # --- credentials ----------------------------------------------------------------------------------
 
@@ -128,6 +131,10 @@ class CredentialBackend(Protocol):
     @property
     def revocability(self) -> Revocability:
         """How soon it can take a credential back."""
+
+    @property
+    def outside(self) -> bool:
+        """True where issuing has an effect outside the broker: the lease is PENDING until it is known."""
 
     async def issue(self, grant: Grant) -> Issued:
         """The secret for a lease that is already in the store. Raises `Unavailable`, `Denied`."""
@@ -204,7 +211,7 @@ class AttestationStore(Protocol):
 
     async def alive_by(self, selector: Selector, limit: int, after: str = "") -> Sequence[Attestation]:
         """ALIVE ones that a selector hits, in id order after an id. Kinds: ATTESTATION, IDENTITY, KEY,
-        MANIFEST (affirming results), DIGEST (in the recorded code set), NODE, CONTAINER, POD, PROCESS (by `place`)."""
+        MANIFEST (affirming results), DIGEST (in the recorded code set), NODE, CONTAINER, POD, PROCESS (all four by `Attestation.whereabouts`)."""
 
     async def loaded(
         self, digests: Sequence[bytes], since: float, limit: int

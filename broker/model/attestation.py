@@ -66,6 +66,23 @@ class Attestation:
             return self.process
         return ProcessRef(node=claims.node, container_id=claims.container_id, pod_uid=claims.pod_uid)
 
+    @property
+    def whereabouts(self) -> ProcessRef:
+        """`place`, filled in with what the workload says of itself: may be used against it, never for it.
+
+        A lie here can only fail to match or bring a denial upon the liar.
+        """
+        place, stated = self.place, self.process
+        return ProcessRef(
+            node=place.node or stated.node,
+            boot_id=place.boot_id or stated.boot_id,
+            pid=place.pid or stated.pid,
+            start_ticks=place.start_ticks or stated.start_ticks,
+            exec_seq=place.exec_seq or stated.exec_seq,
+            container_id=place.container_id or stated.container_id,
+            pod_uid=place.pod_uid or stated.pod_uid,
+        )
+
     def result_for(self, applications: Iterable[str]) -> ApplicationResult | None:
         """The best result among some applications."""
         wanted = set(applications)

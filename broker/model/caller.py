@@ -66,4 +66,11 @@ class DetectorCaller:
     policy: DetectorPolicy
 
 
-Caller = WorkloadCaller | OperatorCaller | ResourceServerCaller | DetectorCaller
+@dataclass(frozen=True, slots=True)
+class IdentityCaller:
+    """A verified identity that is none of the others: it may ask about itself."""
+
+    identity: WorkloadIdentity
+
+
+Caller = IdentityCaller | WorkloadCaller | OperatorCaller | ResourceServerCaller | DetectorCaller

@@ -8,28 +8,62 @@ two readers who disagree on a manifest approve different code.
 from __future__ import annotations
 
 import enum
-import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Final
 
-from broker.model.evidence import Unit
+from broker.model.evidence import CodeSet, Unit
+from broker.model.strict import (
+    MAX_PAYLOAD,
+    Malformed,
+    read_number,
+    read_object,
+    read_sha256,
+    read_text,
+    read_texts,
+    read_time,
+    strict_json,
+)
 from lockstep.formats import MANIFEST_PREDICATE_TYPE, STATEMENT_TYPE, UnitKind
 
+__all__ = [
+    "MAX_PAYLOAD",
+    "MAX_UNITS",
+    "MAX_VERSION",
+    "DynamicLoad",
+    "Manifest",
+    "ManifestError",
+    "ManifestRecord",
+    "ManifestState",
+    "ManifestUnit",
+    "ReferenceValues",
+    "parse_manifest",
+    "resolve_layers",
+    "strict_json",
+]
+
 MAX_UNITS: Final = 200_000
-MAX_PAYLOAD: Final = 64 * 1024 * 1024
 MAX_VERSION: Final = 2**63 - 1
 
+ManifestError = Malformed
+"""The payload is no manifest; the message says where."""
 
-class ManifestError(ValueError):
-    """The payload is no manifest; the message says where."""
+# Plain ASCII and no white space: names are compared as they are, and must not look alike while they differ.
+_APPLICATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@+-]{0,127}")
+_KINDS: Final = {kind.value: kind for kind in UnitKind}
+_UNIT_KEYS: Final = frozenset(("digest", "kind", "file_digests", "paths", "package", "required"))
+_PREDICATE_REQUIRED: Final = ("application", "version", "units", "not_before", "not_after")
+_PREDICATE_KEYS: Final = frozenset(
+    (*_PREDICATE_REQUIRED, "label", "includes", "dynamic_load", "anonymous", "unknown", "supersedes")
+)
 
 
 class ManifestState(enum.StrEnum):
-    """in force → retired (no new starts) | withdrawn (revokes) | expired."""
+    """proposed (signatures are missing) → in force → retired (no new starts) | withdrawn (revokes) | expired."""
 
+    PROPOSED = "proposed"
     IN_FORCE = "in_force"
     RETIRED = "retired"
     WITHDRAWN = "withdrawn"
@@ -68,7 +102,7 @@ class Manifest:
     application: str
     version: int
     label: str
-    units: Mapping[Unit, ManifestUnit]
+    units: Mapping[Unit, ManifestUnit] = field(repr=False, hash=False)
     includes: tuple[str, ...]
     dynamic_load: DynamicLoad
     anonymous: tuple[str, ...]
@@ -76,13 +110,28 @@ class Manifest:
     not_before: float
     not_after: float
     supersedes: int = 0
+    _approved: frozenset[bytes] = field(init=False, repr=False, compare=False)
+    _required: tuple[ManifestUnit, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Derived once: a detector's report and every appraisal ask for these.
+        approved = {unit.digest for unit in self.units}
+        for entry in self.units.values():
+            approved.update(entry.file_digests)
+        object.__setattr__(self, "_approved", frozenset(approved))
+        object.__setattr__(self, "_required", tuple(entry for entry in self.units.values() if entry.required))
 
     def approved_digests(self) -> frozenset[bytes]:
         """Every digest that a detector may meet: unit digests and whole-file digests."""
-        found = {unit.digest for unit in self.units}
-        for entry in self.units.values():
-            found.update(entry.file_digests)
-        return frozenset(found)
+        return self._approved
+
+    def required_units(self) -> tuple[ManifestUnit, ...]:
+        """Entries whose unit must run."""
+        return self._required
+
+    def covers(self, now: float) -> bool:
+        """True from `not_before` until before `not_after`."""
+        return self.not_before <= now < self.not_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,179 +170,91 @@ class ManifestRecord:
     published_at: float
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ManifestError("duplicate key in JSON object")
-    return found
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ManifestError(f"{name} is not JSON")
-
-
-def strict_json(data: bytes, *, limit: int = MAX_PAYLOAD) -> Any:
-    """JSON without duplicate keys, NaN or infinities; raises `ManifestError`."""
-    if len(data) > limit:
-        raise ManifestError(f"larger than {limit} bytes")
-    try:
-        return json.loads(data, object_pairs_hook=_no_duplicates, parse_constant=_refuse_constant)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ManifestError("not JSON") from error
-
-
-def _object(value: Any, where: str, keys: Iterable[str], required: Iterable[str] = ()) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise ManifestError(f"{where}: not an object")
-    unknown = sorted(set(value) - set(keys))
-    if unknown:
-        raise ManifestError(f"{where}: unknown key {unknown[0][:64]!r}")
-    missing = sorted(set(required) - set(value))
-    if missing:
-        raise ManifestError(f"{where}: {missing[0]!r} is missing")
-    return value
-
-
-def _text(value: Any, where: str, *, limit: int = 4096, empty: bool = False) -> str:
-    if not isinstance(value, str) or len(value) > limit or (not value and not empty) or not value.isprintable():
-        raise ManifestError(f"{where}: not a printable text of at most {limit} characters")
-    return value
-
-
-def _texts(value: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(value) > 10_000:
-        raise ManifestError(f"{where}: not a list")
-    return tuple(_text(item, f"{where}[{index}]") for index, item in enumerate(value))
-
-
-def _digest(value: Any, where: str) -> bytes:
-    if not isinstance(value, str) or len(value) != 64 or value != value.lower():
-        raise ManifestError(f"{where}: not a lower-case hexadecimal SHA-256")
-    try:
-        return bytes.fromhex(value)
-    except ValueError as error:
-        raise ManifestError(f"{where}: not hexadecimal") from error
-
-
-def _time(value: Any, where: str) -> float:
-    text = _text(value, where, limit=40)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ManifestError(f"{where}: not an RFC 3339 time") from error
-    if moment.tzinfo is None:
-        raise ManifestError(f"{where}: without a time zone")
-    return moment.astimezone(UTC).timestamp()
-
-
 def _unit(value: Any, where: str) -> ManifestUnit:
-    keys = ("digest", "kind", "file_digests", "paths", "package", "required")
-    entry = _object(value, where, keys, ("digest", "kind"))
-    try:
-        kind = UnitKind(entry["kind"])
-    except ValueError as error:
-        raise ManifestError(f"{where}.kind: unknown kind") from error
+    entry = read_object(value, where, _UNIT_KEYS, ("digest", "kind"))
+    kind = _KINDS.get(entry["kind"]) if isinstance(entry["kind"], str) else None
+    if kind is None:
+        raise Malformed(f"{where}: unknown kind")
     files = entry.get("file_digests", [])
     if not isinstance(files, list) or len(files) > 64:
-        raise ManifestError(f"{where}.file_digests: not a list")
+        raise Malformed(f"{where}: file_digests is not a list of at most 64")
     required = entry.get("required", False)
     if not isinstance(required, bool):
-        raise ManifestError(f"{where}.required: not a boolean")
+        raise Malformed(f"{where}: required is not a boolean")
     return ManifestUnit(
-        unit=Unit(kind, _digest(entry["digest"], f"{where}.digest")),
-        file_digests=tuple(_digest(item, f"{where}.file_digests") for item in files),
-        paths=_texts(entry.get("paths", []), f"{where}.paths"),
-        package=_text(entry.get("package", ""), f"{where}.package", empty=True),
+        unit=Unit(kind, read_sha256(entry["digest"], where)),
+        file_digests=tuple(read_sha256(item, where) for item in files),
+        paths=read_texts(entry.get("paths", []), where, count=1_000),
+        package=read_text(entry.get("package", ""), where, empty=True),
         required=required,
     )
 
 
+def _units(value: Any) -> dict[Unit, ManifestUnit]:
+    if not isinstance(value, list) or len(value) > MAX_UNITS:
+        raise Malformed(f"predicate.units: not a list of at most {MAX_UNITS}")
+    units: dict[Unit, ManifestUnit] = {}
+    for index, item in enumerate(value):
+        entry = _unit(item, f"predicate.units[{index}]")
+        if units.setdefault(entry.unit, entry) is not entry:
+            raise Malformed(f"predicate.units[{index}]: listed twice")
+    return units
+
+
+def _application(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not _APPLICATION.fullmatch(value):
+        raise Malformed(f"{where}: not the name of an application (1 to 128 of A-Z a-z 0-9 . _ / @ + -)")
+    return value
+
+
 def parse_manifest(payload: bytes) -> Manifest:
-    """The manifest in a verified DSSE payload (in-toto Statement v1); raises `ManifestError`.
+    """The manifest in a verified DSSE payload (in-toto Statement v1); raises `Malformed`.
 
     The subject's digest must be the canonical code-set digest of the units, so
     that a Statement cannot name one code set and list another.
     """
-    statement = _object(
-        strict_json(payload),
-        "statement",
-        ("_type", "subject", "predicateType", "predicate"),
-        ("_type", "subject", "predicateType", "predicate"),
-    )
+    keys = ("_type", "subject", "predicateType", "predicate")
+    statement = read_object(strict_json(payload, depth=16), "statement", keys, keys)
     if statement["_type"] != STATEMENT_TYPE:
-        raise ManifestError("statement._type: not an in-toto Statement v1")
+        raise Malformed("statement._type: not an in-toto Statement v1")
     if statement["predicateType"] != MANIFEST_PREDICATE_TYPE:
-        raise ManifestError("statement.predicateType: not a code manifest")
-    predicate = _object(
-        statement["predicate"],
-        "predicate",
-        (
-            "application",
-            "version",
-            "label",
-            "units",
-            "includes",
-            "dynamic_load",
-            "anonymous",
-            "unknown",
-            "not_before",
-            "not_after",
-            "supersedes",
-        ),
-        ("application", "version", "units", "not_before", "not_after"),
-    )
-    version = predicate["version"]
-    supersedes = predicate.get("supersedes", 0)
-    for name, number in (("version", version), ("supersedes", supersedes)):
-        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= MAX_VERSION:
-            raise ManifestError(f"predicate.{name}: not a whole number")
-    if version == 0:
-        raise ManifestError("predicate.version: starts at 1")
-    raw_units = predicate["units"]
-    if not isinstance(raw_units, list) or len(raw_units) > MAX_UNITS:
-        raise ManifestError(f"predicate.units: not a list of at most {MAX_UNITS}")
-    units: dict[Unit, ManifestUnit] = {}
-    for index, item in enumerate(raw_units):
-        entry = _unit(item, f"predicate.units[{index}]")
-        if entry.unit in units:
-            raise ManifestError(f"predicate.units[{index}]: listed twice")
-        units[entry.unit] = entry
-    try:
-        dynamic_load = DynamicLoad(predicate.get("dynamic_load", DynamicLoad.LISTED.value))
-    except ValueError as error:
-        raise ManifestError("predicate.dynamic_load: unknown") from error
-    application = _text(predicate["application"], "predicate.application", limit=128)
+        raise Malformed("statement.predicateType: not a code manifest")
+    predicate = read_object(statement["predicate"], "predicate", _PREDICATE_KEYS, _PREDICATE_REQUIRED)
+    dynamic_load = predicate.get("dynamic_load", DynamicLoad.LISTED.value)
+    if dynamic_load not in list(DynamicLoad):
+        raise Malformed("predicate.dynamic_load: unknown")
+    includes = predicate.get("includes", [])
+    if not isinstance(includes, list) or len(includes) > 100:
+        raise Malformed("predicate.includes: not a list of at most 100")
     manifest = Manifest(
         digest=sha256(payload).digest(),
-        application=application,
-        version=version,
-        label=_text(predicate.get("label", ""), "predicate.label", limit=128, empty=True),
-        units=units,
-        includes=_texts(predicate.get("includes", []), "predicate.includes"),
-        dynamic_load=dynamic_load,
-        anonymous=_texts(predicate.get("anonymous", []), "predicate.anonymous"),
-        unknown=_texts(predicate.get("unknown", []), "predicate.unknown"),
-        not_before=_time(predicate["not_before"], "predicate.not_before"),
-        not_after=_time(predicate["not_after"], "predicate.not_after"),
-        supersedes=supersedes,
+        application=_application(predicate["application"], "predicate.application"),
+        version=read_number(predicate["version"], "predicate.version", least=1, most=MAX_VERSION),
+        label=read_text(predicate.get("label", ""), "predicate.label", limit=128, empty=True),
+        units=_units(predicate["units"]),
+        includes=tuple(_application(name, "predicate.includes") for name in includes),
+        dynamic_load=DynamicLoad(dynamic_load),
+        anonymous=read_texts(predicate.get("anonymous", []), "predicate.anonymous", count=100),
+        unknown=read_texts(predicate.get("unknown", []), "predicate.unknown"),
+        not_before=read_time(predicate["not_before"], "predicate.not_before"),
+        not_after=read_time(predicate["not_after"], "predicate.not_after"),
+        supersedes=read_number(predicate.get("supersedes", 0), "predicate.supersedes", most=MAX_VERSION),
     )
     if manifest.not_after <= manifest.not_before:
-        raise ManifestError("predicate.not_after: not after not_before")
+        raise Malformed("predicate.not_after: not after not_before")
     _check_subject(statement["subject"], manifest)
     return manifest
 
 
 def _check_subject(value: Any, manifest: Manifest) -> None:
-    from broker.model.evidence import CodeSet
-
     if not isinstance(value, list) or len(value) != 1:
-        raise ManifestError("statement.subject: not exactly one")
-    subject = _object(value[0], "subject", ("name", "digest"), ("name", "digest"))
-    digests = _object(subject["digest"], "subject.digest", ("lockstepCodeSet",), ("lockstepCodeSet",))
+        raise Malformed("statement.subject: not exactly one")
+    subject = read_object(value[0], "subject", ("name", "digest"), ("name", "digest"))
+    digests = read_object(subject["digest"], "subject.digest", ("lockstepCodeSet",), ("lockstepCodeSet",))
     if subject["name"] != manifest.application:
-        raise ManifestError("subject.name: another application")
-    if _digest(digests["lockstepCodeSet"], "subject.digest") != CodeSet.of(manifest.units).digest:
-        raise ManifestError("subject.digest: not the digest of the units")
+        raise Malformed("subject.name: another application")
+    if read_sha256(digests["lockstepCodeSet"], "subject.digest") != CodeSet.of(manifest.units).digest:
+        raise Malformed("subject.digest: not the digest of the units")
 
 
 def resolve_layers(

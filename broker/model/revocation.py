@@ -157,7 +157,7 @@ def attestation_keys(attestation: Attestation) -> Iterator[Selector]:
     yield Selector(SelectorKind.ATTESTATION, attestation.id)
     yield Selector(SelectorKind.IDENTITY, attestation.identity.name)
     yield Selector(SelectorKind.KEY, attestation.key.thumbprint.hex())
-    yield from place_keys(attestation.place)
+    yield from place_keys(attestation.whereabouts)
     for digest in attestation.manifest_digests():
         yield Selector(SelectorKind.MANIFEST, digest.hex())
 

@@ -31,6 +31,8 @@ class _ManifestStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Manifes
     MANIFEST_STATE_RETIRED: _ManifestState.ValueType  # 2
     MANIFEST_STATE_WITHDRAWN: _ManifestState.ValueType  # 3
     MANIFEST_STATE_EXPIRED: _ManifestState.ValueType  # 4
+    MANIFEST_STATE_PROPOSED: _ManifestState.ValueType  # 5
+    """Signatures are still missing."""
 
 class ManifestState(_ManifestState, metaclass=_ManifestStateEnumTypeWrapper): ...
 
@@ -39,6 +41,8 @@ MANIFEST_STATE_IN_FORCE: ManifestState.ValueType  # 1
 MANIFEST_STATE_RETIRED: ManifestState.ValueType  # 2
 MANIFEST_STATE_WITHDRAWN: ManifestState.ValueType  # 3
 MANIFEST_STATE_EXPIRED: ManifestState.ValueType  # 4
+MANIFEST_STATE_PROPOSED: ManifestState.ValueType  # 5
+"""Signatures are still missing."""
 Global___ManifestState: _TypeAlias = ManifestState  # noqa: Y015
 
 @_typing.final
