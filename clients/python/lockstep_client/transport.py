@@ -1,0 +1,286 @@
+"""Calls to a broker cluster over gRPC and TLS: several addresses, proofs, deadlines, errors of ours.
+
+The bytes that a proof digests are the bytes that are sent: a message is
+serialised once here, and the channel passes it on as it is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Generic, Protocol, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from lockstep.formats import AUTHORIZATION_METADATA, PROOF_METADATA, Reason
+from lockstep_client.clock import Clock
+from lockstep_client.errors import LockstepError, Unavailable
+from lockstep_client.messages import InstanceKey
+from lockstep_client.methods import Method
+from lockstep_client.status import Metadata, error_of, nonce_of, outcome_of
+
+A = TypeVar("A")
+Pairs = tuple[tuple[str, str | bytes], ...]
+"""Call metadata."""
+
+CALL_TIMEOUT = 5.0
+"""Seconds that one call may take, connecting included."""
+CONNECT_TIMEOUT = 3.0
+"""Seconds that one address gets to complete TCP and TLS."""
+
+_OPTIONS = (
+    # A broker that restarts is back in a second: gRPC's own pause of up to two minutes is not ours.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    # Two clients of one process must not share a connection's fate.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+)
+
+
+class Caller(Protocol):
+    """How a call says who makes it."""
+
+    def metadata(self, path: str, body: bytes, nonce: str | None) -> Pairs:
+        """For one try of one call."""
+
+
+class Anonymous:
+    """Says nothing: GetChallenge needs no proof."""
+
+    def metadata(self, path: str, body: bytes, nonce: str | None) -> Pairs:
+        """Empty."""
+        return ()
+
+
+class Instance:
+    """Proves possession of the instance key over the very bytes of the message."""
+
+    def __init__(self, key: InstanceKey, cluster: str, clock: Clock) -> None:
+        self._key = key
+        self._cluster = cluster
+        self._clock = clock
+
+    def metadata(self, path: str, body: bytes, nonce: str | None) -> Pairs:
+        """One proof, never used twice."""
+        proof = self._key.proof(
+            method=path, body=body, audience=self._cluster, issued_at=self._clock.wall(), nonce=nonce
+        )
+        return ((PROOF_METADATA, proof),)
+
+
+class Bearer:
+    """A JWT of somebody who is no attested workload; `read` is asked at each call."""
+
+    def __init__(self, read: Callable[[], str]) -> None:
+        self._read = read
+
+    def metadata(self, path: str, body: bytes, nonce: str | None) -> Pairs:
+        """The token as it is now."""
+        return ((AUTHORIZATION_METADATA, f"Bearer {self._read()}"),)
+
+
+class Transport:
+    """One channel at a time to the first address that answers. Thread-safe.
+
+    Raises the SDK's errors only. `credentials` is asked at every connection, so
+    that rotated certificates are taken up.
+    """
+
+    def __init__(
+        self, addresses: tuple[str, ...], credentials: Callable[[], grpc.ChannelCredentials], clock: Clock
+    ) -> None:
+        self._addresses = addresses
+        self._credentials = credentials
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._index = 0
+        self._channel: grpc.Channel | None = None
+        self._abandoned: list[grpc.Channel] = []
+        self._nonce: str | None = None
+        self.last_heard = clock.steady()
+        """When the cluster last answered anything at all, `Clock.steady` seconds."""
+
+    @property
+    def address(self) -> str:
+        """The address in use, or next to be tried."""
+        return self._addresses[self._index]
+
+    def unary(self, method: Method[A], message: Message, caller: Caller, timeout: float = CALL_TIMEOUT) -> A:
+        """One answer. Tries the next address where nobody listens, and once more after `proof_rejected`."""
+        body = message.SerializeToString()
+        deadline = self._clock.steady() + timeout
+        fresh_nonce = True
+        failures = 0
+        while True:
+            channel = self._open(deadline)
+            try:
+                return self._once(channel, method, body, caller, deadline)
+            except grpc.RpcError as error:
+                self._learn(error)
+                found = error_of(error)
+                if found.reason == Reason.PROOF_REJECTED and fresh_nonce:
+                    fresh_nonce = False
+                    continue
+                if _transport_failure(found):
+                    failures += 1
+                    self.failed(channel)
+                    if failures < len(self._addresses) and self._clock.steady() < deadline:
+                        continue
+                raise found from None
+
+    def stream(
+        self, method: Method[A], first: Message, later: Iterator[Message], caller: Caller
+    ) -> Stream[A]:
+        """A bidirectional stream; the proof covers the first message."""
+        body = first.SerializeToString()
+        channel = self._open(self._clock.steady() + CONNECT_TIMEOUT)
+        return Stream(self, channel, method, body, later, caller.metadata(method.path, body, self._nonce))
+
+    def failed(self, channel: grpc.Channel) -> None:
+        """A connection broke: the next call tries the next address. Says nothing about newer connections."""
+        with self._lock:
+            if self._channel is channel:
+                # Dropped, not closed: what is in flight on it in other threads ends by itself.
+                self._channel = None
+                self._index = (self._index + 1) % len(self._addresses)
+
+    def reconnect(self) -> None:
+        """Take up new certificates at the next call."""
+        with self._lock:
+            self._channel = None
+
+    def close(self) -> None:
+        """End everything in flight."""
+        with self._lock:
+            channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+
+    def abandon(self) -> None:
+        """In a fork's child: never touch the parent's connection again, not even to free it."""
+        self._lock = threading.Lock()
+        if self._channel is not None:
+            self._abandoned.append(self._channel)
+            self._channel = None
+        self._nonce = None
+
+    def heard(self, metadata: Metadata) -> None:
+        """Somebody answered, and may have given a new nonce."""
+        self.last_heard = self._clock.steady()
+        nonce = nonce_of(metadata)
+        if nonce is not None:
+            self._nonce = nonce
+
+    def _once(
+        self, channel: grpc.Channel, method: Method[A], body: bytes, caller: Caller, deadline: float
+    ) -> A:
+        call: grpc.UnaryUnaryMultiCallable[bytes, A] = channel.unary_unary(
+            method.path, request_serializer=None, response_deserializer=method.read
+        )
+        answer, outcome = call.with_call(
+            body,
+            timeout=max(0.001, deadline - self._clock.steady()),
+            metadata=caller.metadata(method.path, body, self._nonce),
+        )
+        self.heard(outcome.initial_metadata())
+        self.heard(outcome.trailing_metadata())
+        return answer
+
+    def _learn(self, error: grpc.RpcError) -> None:
+        outcome = outcome_of(error)
+        if outcome is None:
+            return
+        nonce = nonce_of(outcome.trailing_metadata()) or nonce_of(outcome.initial_metadata())
+        if nonce is not None:
+            self._nonce = nonce
+            self.last_heard = self._clock.steady()
+
+    def _open(self, deadline: float) -> grpc.Channel:
+        for _ in self._addresses:
+            with self._lock:
+                channel = self._channel
+                if channel is None:
+                    channel = self._channel = grpc.secure_channel(
+                        self.address, self._credentials(), options=_OPTIONS
+                    )
+                    new = True
+                else:
+                    new = False
+            left = deadline - self._clock.steady()
+            if not new or _connected(channel, min(CONNECT_TIMEOUT, max(0.001, left))):
+                return channel
+            self.failed(channel)
+            channel.close()
+        raise Unavailable(f"no broker answers at {', '.join(self._addresses)}")
+
+
+class Stream(Generic[A]):
+    """The answers of one stream. Iterating raises the SDK's errors; ends quietly where the broker ends it."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        channel: grpc.Channel,
+        method: Method[A],
+        first: bytes,
+        later: Iterator[Message],
+        metadata: Pairs,
+    ) -> None:
+        self._transport = transport
+        self._channel = channel
+        open_stream: grpc.StreamStreamMultiCallable[bytes, A] = channel.stream_stream(
+            method.path, request_serializer=None, response_deserializer=method.read
+        )
+        self._call = open_stream(_serialised(first, later), metadata=metadata)
+
+    def __iter__(self) -> Iterator[A]:
+        first = True
+        try:
+            for answer in self._call:
+                self._transport.heard(self._call.initial_metadata() if first else None)
+                first = False
+                yield answer
+        except grpc.RpcError as error:
+            self._transport._learn(error)
+            found = error_of(error)
+            if _transport_failure(found):
+                self._transport.failed(self._channel)
+            raise found from None
+
+    def cancel(self) -> None:
+        """End the stream from any thread; the reader gets `Unavailable`."""
+        self._call.cancel()
+
+
+def _serialised(first: bytes, later: Iterator[Message]) -> Iterator[bytes]:
+    yield first
+    for message in later:
+        yield message.SerializeToString()
+
+
+def _transport_failure(error: LockstepError) -> bool:
+    """True where another replica may do better: nobody answered, or it is leaving."""
+    return isinstance(error, Unavailable) and error.reason in ("", Reason.DRAINING, Reason.STATE_UNAVAILABLE)
+
+
+def _connected(channel: grpc.Channel, timeout: float) -> bool:
+    """Wait for TCP and TLS to succeed or fail, which gRPC's own ready future does not tell apart."""
+    settled = threading.Event()
+    states: list[grpc.ChannelConnectivity] = []
+
+    def note(state: grpc.ChannelConnectivity) -> None:
+        if state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
+            states.append(state)
+            settled.set()
+
+    channel.subscribe(note, try_to_connect=True)
+    try:
+        settled.wait(timeout)
+    finally:
+        channel.unsubscribe(note)
+    return bool(states) and states[0] is grpc.ChannelConnectivity.READY
