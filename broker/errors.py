@@ -73,5 +73,5 @@ class Unavailable(LockstepError):
     """A part that is needed does not answer. The only error worth a retry."""
 
 
-class Misuse(Exception):  # noqa: N818 - names the fault, not a condition
+class Misuse(Exception):
     """A programming error inside the broker (for example a foreign await in a transaction)."""

@@ -119,7 +119,7 @@ class EnvelopeVerifier(Protocol):
         where the envelope is malformed or no pinned key signed."""
 
     def merge(self, first: bytes, second: bytes) -> bytes:
-        """One envelope with the signatures of two over the same payload; raises `Denied` (signature_rejected)."""
+        """One envelope with the signatures of two over one payload; raises `Denied` (signature_rejected)."""
 
 
 # --- credentials ----------------------------------------------------------------------------------
@@ -210,12 +210,14 @@ class AttestationStore(Protocol):
         """Those of `ids` that were ALIVE and are now in `state`."""
 
     async def alive_by(self, selector: Selector, limit: int, after: str = "") -> Sequence[Attestation]:
-        """ALIVE ones that a selector hits, in id order after an id. Kinds: ATTESTATION, IDENTITY, KEY,
-        MANIFEST (affirming results), DIGEST (in the recorded code set), NODE, CONTAINER, POD, PROCESS (all four by `Attestation.whereabouts`)."""
+        """ALIVE ones that a selector hits, in id order after an id.
 
-    async def loaded(
-        self, digests: Sequence[bytes], since: float, limit: int
-    ) -> Sequence[Attestation]:
+        Kinds: ATTESTATION, IDENTITY, KEY, MANIFEST (affirming results), DIGEST (in
+        the recorded code set), and NODE, CONTAINER, POD, PROCESS by
+        `Attestation.whereabouts`.
+        """
+
+    async def loaded(self, digests: Sequence[bytes], since: float, limit: int) -> Sequence[Attestation]:
         """Any state: those whose recorded code set has one of the digests, refreshed at or after `since`."""
 
     async def count_alive(self) -> int: ...
@@ -295,7 +297,9 @@ class RevocationStore(Protocol):
     async def open(self, limit: int) -> Sequence[Revocation]:
         """Those not SETTLED, oldest first."""
 
-    async def page(self, limit: int, after: str = "", state: RevocationState | None = None) -> Sequence[Revocation]:
+    async def page(
+        self, limit: int, after: str = "", state: RevocationState | None = None
+    ) -> Sequence[Revocation]:
         """In id order after an id."""
 
     async def hit(self, revocation_id: str, attestation_ids: Sequence[str]) -> None:
@@ -309,12 +313,16 @@ class DetectionStore(Protocol):
 
     async def add(self, record: DetectionRecord) -> None: ...
     async def get(self, detection_id: str) -> DetectionRecord | None: ...
-    async def set_state(self, detection_id: str, state: DetectionState, decided_by: str, reason: str) -> bool: ...
+    async def set_state(
+        self, detection_id: str, state: DetectionState, decided_by: str, reason: str
+    ) -> bool: ...
     async def by_event(self, detector: str, event_id: str) -> DetectionRecord | None: ...
     async def applied_instances(self, detector: str, since: float) -> int:
         """How many distinct instances a detector's APPLIED reports have hit since a time."""
 
-    async def page(self, states: Sequence[DetectionState], limit: int, after: str = "") -> Sequence[DetectionRecord]: ...
+    async def page(
+        self, states: Sequence[DetectionState], limit: int, after: str = ""
+    ) -> Sequence[DetectionRecord]: ...
 
 
 class DecisionStore(Protocol):
@@ -343,7 +351,9 @@ class ManifestStore(Protocol):
     async def add_signatures(self, digest: bytes, envelope: bytes, signers: Sequence[str]) -> None: ...
     async def get(self, digest: bytes) -> ManifestRecord | None: ...
     async def by_version(self, application: str, version: int) -> ManifestRecord | None: ...
-    async def of_application(self, application: str, states: Sequence[ManifestState]) -> Sequence[ManifestRecord]:
+    async def of_application(
+        self, application: str, states: Sequence[ManifestState]
+    ) -> Sequence[ManifestRecord]:
         """Newest version first; empty `application` is all."""
 
     async def set_state(self, digest: bytes, state: ManifestState) -> bool: ...
@@ -413,7 +423,7 @@ class Subscription(Protocol):
     """One watcher's place in the feed: a bounded queue."""
 
     async def next(self, timeout: float) -> LogEntry | None:
-        """The next entry, or None after `timeout` seconds. Raises `LimitExceeded` once the queue overflowed."""
+        """The next entry, or None after `timeout` seconds; `LimitExceeded` once the queue overflowed."""
 
     def acknowledge(self, seq: int) -> None:
         """The watcher has applied everything up to `seq`."""

@@ -79,9 +79,13 @@ def appraise(evidence: Iterable[Evidence], code: CodeSet, reference: ReferenceVa
     for item in items:
         for mapping in item.anonymous:
             if mapping.deleted:
-                findings.append(Finding(FindingReason.DELETED_FILE, None, b"", mapping.name, mapping.permissions))
+                findings.append(
+                    Finding(FindingReason.DELETED_FILE, None, b"", mapping.name, mapping.permissions)
+                )
             elif mapping.permissions not in anonymous:
-                findings.append(Finding(FindingReason.ANONYMOUS_CODE, None, b"", mapping.name, mapping.permissions))
+                findings.append(
+                    Finding(FindingReason.ANONYMOUS_CODE, None, b"", mapping.name, mapping.permissions)
+                )
         for code_item in item.unknown:
             if code_item.name not in unknown:
                 findings.append(

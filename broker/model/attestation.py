@@ -92,6 +92,8 @@ class Attestation:
     def manifest_digests(self) -> frozenset[bytes]:
         """Digests of every manifest and layer that an affirming result rests on."""
         return frozenset(
-            digest for result in self.results if result.status is Status.AFFIRMING for digest in result.manifests
+            digest
+            for result in self.results
+            if result.status is Status.AFFIRMING
+            for digest in result.manifests
         )
-

@@ -10,7 +10,7 @@ from broker.model.role import DetectorPolicy, Operator, ResourceServer
 
 @dataclass(frozen=True, slots=True)
 class ProofUse:
-    """A verified proof of possession, to be claimed once: (`thumbprint`, `jti`) until `expires_at` (seconds, UTC).
+    """A verified proof of possession, to be claimed once until `expires_at` (seconds, UTC).
 
     A mutating verb claims it in the transaction that it writes anyway.
     """

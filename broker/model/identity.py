@@ -105,9 +105,7 @@ def matches_pattern(pattern: str, text: str) -> bool:
     Case, white space and look-alikes count: nothing is folded.
     """
     parts = re.split(r"(\*\*|\*)", pattern)
-    regex = "".join(
-        ".+" if part == "**" else "[^/]+" if part == "*" else re.escape(part) for part in parts
-    )
+    regex = "".join(".+" if part == "**" else "[^/]+" if part == "*" else re.escape(part) for part in parts)
     return re.fullmatch(regex, text, re.DOTALL) is not None
 
 

@@ -61,7 +61,7 @@ _PREDICATE_KEYS: Final = frozenset(
 
 
 class ManifestState(enum.StrEnum):
-    """proposed (signatures are missing) → in force → retired (no new starts) | withdrawn (revokes) | expired."""
+    """proposed (signatures missing) → in force → retired (no new starts) | withdrawn (revokes) | expired."""
 
     PROPOSED = "proposed"
     IN_FORCE = "in_force"

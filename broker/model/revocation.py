@@ -224,6 +224,11 @@ class DenySet:
         """Sequence of the last entry applied."""
         return self.head.seq
 
+    @property
+    def anticipating(self) -> bool:
+        """True while a revocation that is decided has not been applied as an entry."""
+        return bool(self._anticipated)
+
     def __len__(self) -> int:
         return len(self._by_seq)
 
@@ -248,7 +253,7 @@ class DenySet:
         self.head = head
 
     def apply(self, entry: LogEntry) -> bool:
-        """Apply the next entry. False where it was applied before; ``ValueError`` on a gap or a broken chain."""
+        """Apply the next entry; False where it was applied before, ``ValueError`` on a gap or broken chain."""
         if entry.seq <= self.head.seq:
             return False
         if entry.seq != self.head.seq + 1 or chain_hash(self.head.hash, entry.seq, entry.body) != entry.hash:

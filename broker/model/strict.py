@@ -1,4 +1,4 @@
-"""Strict reading of what others wrote: JSON, times, texts and digests that two readers cannot take differently."""
+"""Strict reading of what others wrote, so that no two readers take the same bytes differently."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Malformed(ValueError):
 
 
 def strict_json(data: bytes, *, limit: int = MAX_PAYLOAD, depth: int | None = None) -> Any:
-    """JSON (RFC 8259, UTF-8 without a byte order mark) without duplicate keys and without numbers beyond range.
+    """JSON (RFC 8259; UTF-8, no byte order mark) without duplicate keys and numbers beyond range.
 
     `limit` is in bytes; `depth` bounds how deep objects and lists nest, where
     the caller wants less than the parser's own bound. Raises `Malformed`.
@@ -50,7 +50,7 @@ def strict_json(data: bytes, *, limit: int = MAX_PAYLOAD, depth: int | None = No
 
 
 def _check_depth(data: bytes, limit: int) -> None:
-    # Before any parser. Closing brackets inside texts could hide depth, so texts are skipped as JSON reads them.
+    # Before any parser. Brackets inside texts could hide depth, so texts are skipped as JSON reads them.
     depth = 0
     for found in _BRACKET.finditer(data):
         character = data[found.start()]
