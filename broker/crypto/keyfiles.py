@@ -59,7 +59,7 @@ def load_public_key(path: str | os.PathLike[str]) -> PublicKey:
 
 
 def read_secret(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a secret file without one trailing newline. Raises `KeyFileError`, also for an empty one."""
+    """The bytes of a secret file without one trailing newline. Raises `KeyFileError`, as for an empty one."""
     data = _read(path, private=True)
     secret = data.removesuffix(b"\n").removesuffix(b"\r")
     if not secret:
