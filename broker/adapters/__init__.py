@@ -1,0 +1,1 @@
+"""The plugs: one family a folder; families never touch."""

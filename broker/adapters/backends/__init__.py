@@ -1,0 +1,1 @@
+"""Where credentials are made and taken back."""

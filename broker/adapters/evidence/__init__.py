@@ -1,0 +1,1 @@
+"""What a workload has loaded: statements of measurers, verified on the bytes that are parsed."""

@@ -1,0 +1,1 @@
+"""Who a workload is: identity tokens of OIDC issuers and SPIFFE certificates."""
