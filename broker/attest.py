@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from broker.errors import Denied, InvalidRequest, LimitExceeded, LockstepError, NotFound
-from broker.ledger import Denial, Ledger, instance_targets
+from broker.ledger import Denial, Ledger, instance_targets, loaded_banned
 from broker.model.appraisal import Appraisal, Status, best_appraisal
-from broker.model.attestation import ApplicationResult, Attestation, AttestationState
+from broker.model.attestation import Attestation, AttestationState
 from broker.model.caller import ProofUse
+from broker.model.case import (
+    Case,
+    bearer_keys,
+    binding_conflict,
+    failing_hints,
+    fell_in_enforce,
+    grown,
+    make_case,
+    manifest_banned,
+    refusal_text,
+    result_of,
+    unmeasured_names,
+    verdict_of,
+)
 from broker.model.decision import Decision, DecisionKind, Effect
 from broker.model.evidence import (
-    Assurance,
     CodeSet,
     Evidence,
     InstanceKey,
-    ProcessRef,
     SealedEvidence,
     UnitHint,
 )
@@ -24,12 +36,7 @@ from broker.model.identity import WorkloadIdentity
 from broker.model.manifest import ReferenceValues
 from broker.model.requests import AttestAnswer, AttestOrder, ReattestOrder, RoleVerdict
 from broker.model.revocation import (
-    DenySet,
-    LogEntry,
-    Selector,
-    SelectorKind,
     attestation_keys,
-    place_keys,
 )
 from broker.model.role import Mode, Role, Silence
 from broker.ports import (
@@ -58,21 +65,6 @@ class AttestLimits:
     lifetime: float = 300.0
     renewal_window: float = 86_400.0
     challenges_pending: int = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """Everything that one appraisal rests on."""
-
-    identity: WorkloadIdentity
-    key: InstanceKey
-    evidence: tuple[Evidence, ...]
-    code: CodeSet
-    assurance: Assurance
-    process: ProcessRef
-    roles: tuple[Role, ...]
-    as_of: int
-    now: float
 
 
 class Verifier:
@@ -146,7 +138,7 @@ class Verifier:
             if any(item.base_digest for item in evidence):
                 raise Denied(Reason.EVIDENCE_REJECTED, "a first attestation carries the whole code set")
             code = CodeSet.of(unit for item in evidence for unit in item.units)
-            case = _case(identity, key, evidence, code, roles, as_of, now)
+            case = make_case(identity, key, evidence, code, roles, as_of, now)
             self._refuse_banned(case)
             return await self._conclude(case, order, nonce_ends)
         except LockstepError as error:
@@ -172,8 +164,8 @@ class Verifier:
                 raise Denied(Reason.IDENTITY_REJECTED, "the proof is of another identity")
             roles = self._entitled(identity, ())
             evidence = await self._verify_evidence(order.evidence, key, order.nonce, identity, now)
-            code = _grown(base, evidence)
-            case = _case(identity, key, evidence, code, roles, as_of, now)
+            code = grown(base, evidence)
+            case = make_case(identity, key, evidence, code, roles, as_of, now)
             if case.assurance < previous.assurance:
                 raise Denied(Reason.ASSURANCE_TOO_LOW, "evidence may not become weaker")
             self._refuse_banned(case)
@@ -225,21 +217,21 @@ class Verifier:
         found = []
         for item in sealed:
             evidence = await self._evidence.verify(item, key, nonce, now)
-            conflict = _binding_conflict(identity, evidence.process)
+            conflict = binding_conflict(identity, evidence.process)
             if conflict:
                 raise Denied(Reason.EVIDENCE_REJECTED, f"evidence and identity name another {conflict}")
             found.append(evidence)
         return tuple(found)
 
-    def _refuse_banned(self, case: _Case) -> None:
-        if self._feed.denials.banned(_bearer_keys(case), case.now) is not None:
+    def _refuse_banned(self, case: Case) -> None:
+        if self._feed.denials.banned(bearer_keys(case), case.now) is not None:
             raise Denied(Reason.BANNED, "this identity, key or place is banned until an operator lifts it")
 
-    async def _conclude(self, case: _Case, order: AttestOrder, nonce_ends: float) -> AttestAnswer:
+    async def _conclude(self, case: Case, order: AttestOrder, nonce_ends: float) -> AttestAnswer:
         appraisals = await self._appraise(case, previous=None)
         denials = self._feed.denials
         attestation_id = self._entropy.identifier("A", case.now)
-        results = tuple(_result(name, appraisal) for name, appraisal in appraisals.items())
+        results = tuple(result_of(name, appraisal) for name, appraisal in appraisals.items())
         verdicts, decisions = self._judge(
             case,
             appraisals,
@@ -262,15 +254,15 @@ class Verifier:
             expires_at=self._expiry(case, appraisals),
             as_of=case.as_of,
             decision_id=verdicts[0].decision_id,
-            unmeasured=_unmeasured(case.evidence),
+            unmeasured=unmeasured_names(case.evidence),
         )
-        failing = _hints(appraisals.values())
+        failing = failing_hints(appraisals.values())
         keep = granted and not order.dry_run
 
         async def work(tx: Transaction) -> str:
             if not await tx.replays.claim("nonce", order.nonce, nonce_ends):
                 return "replayed"
-            banned = await _loaded_banned(tx, denials.wide_bans(case.now), case.code)
+            banned = await loaded_banned(tx, denials.wide_bans(case.now), case.code)
             await tx.code.put(case.code)
             if failing:
                 await tx.code.put_hints(failing)
@@ -293,31 +285,33 @@ class Verifier:
         if outcome == "banned":
             raise Denied(Reason.BANNED, "it has loaded code that is banned", decision_id=first.decision_id)
         if not granted and not order.dry_run:
-            raise Denied(first.reason, _refusal(first), decision_id=first.decision_id, count=first.findings)
+            raise Denied(
+                first.reason, refusal_text(first), decision_id=first.decision_id, count=first.findings
+            )
         if keep:
             await self._fence(attestation, case)
         return self._answer(case, attestation if keep else None, verdicts, attestation.expires_at)
 
     async def _renew_result(
-        self, case: _Case, previous: Attestation, nonce: bytes, nonce_ends: float
+        self, case: Case, previous: Attestation, nonce: bytes, nonce_ends: float
     ) -> AttestAnswer:
         appraisals = await self._appraise(case, previous=previous)
         denials = self._feed.denials
         verdicts, decisions = self._judge(case, appraisals, DecisionKind.REATTEST, previous.id)
-        worse = _fell_in_enforce(case.roles, verdicts, previous)
+        worse = fell_in_enforce(case.roles, verdicts, previous)
         refreshed = replace(
             previous,
             identity=case.identity,
             assurance=case.assurance,
             process=case.process,
-            results=tuple(_result(name, appraisal) for name, appraisal in appraisals.items()),
+            results=tuple(result_of(name, appraisal) for name, appraisal in appraisals.items()),
             code_set=case.code.digest,
             refreshed_at=case.now,
             expires_at=self._expiry(case, appraisals),
             as_of=case.as_of,
-            unmeasured=_unmeasured(case.evidence),
+            unmeasured=unmeasured_names(case.evidence),
         )
-        failing = _hints(appraisals.values())
+        failing = failing_hints(appraisals.values())
         if worse is not None:
             await self._revoke_fallen(case, previous, worse, decisions, nonce, nonce_ends, failing)
 
@@ -329,7 +323,7 @@ class Verifier:
                 await tx.code.put_hints(failing)
             for decision in decisions:
                 await tx.decisions.add(decision)
-            if await _loaded_banned(tx, denials.wide_bans(case.now), case.code):
+            if await loaded_banned(tx, denials.wide_bans(case.now), case.code):
                 return "banned"
             return "kept" if await tx.attestations.refresh(refreshed) else "ended"
 
@@ -348,7 +342,7 @@ class Verifier:
 
     async def _revoke_fallen(
         self,
-        case: _Case,
+        case: Case,
         previous: Attestation,
         worse: RoleVerdict,
         decisions: Sequence[Decision],
@@ -383,7 +377,7 @@ class Verifier:
         )
         if denied is None:
             raise Denied(Reason.CHALLENGE_REJECTED, "the nonce was used before")
-        raise Denied(Reason.REVOKED, _refusal(worse), decision_id=decision.id, count=worse.findings)
+        raise Denied(Reason.REVOKED, refusal_text(worse), decision_id=decision.id, count=worse.findings)
 
     async def _living(self, attestation_id: str, proof: ProofUse, now: float) -> tuple[Attestation, CodeSet]:
         async def work(tx: Transaction) -> tuple[Attestation | None, CodeSet | None]:
@@ -401,7 +395,7 @@ class Verifier:
             )
         return attestation, code
 
-    async def _appraise(self, case: _Case, previous: Attestation | None) -> Mapping[str, Appraisal]:
+    async def _appraise(self, case: Case, previous: Attestation | None) -> Mapping[str, Appraisal]:
         """One appraisal per application of the case's roles, in name order.
 
         A running instance may go on under the manifest that admitted it when
@@ -415,7 +409,7 @@ class Verifier:
                 kept = await self._kept(previous, application, case.now)
                 if kept is not None and all(kept.digests[0] != item.digests[0] for item in alternatives):
                     alternatives.append(kept)
-            usable = [item for item in alternatives if not _manifest_banned(denials, item, case.now)]
+            usable = [item for item in alternatives if not manifest_banned(denials, item, case.now)]
             found[application] = best_appraisal(case.evidence, case.code, usable)
         return found
 
@@ -429,7 +423,7 @@ class Verifier:
 
     def _judge(
         self,
-        case: _Case,
+        case: Case,
         appraisals: Mapping[str, Appraisal],
         kind: DecisionKind,
         attestation_id: str,
@@ -443,7 +437,7 @@ class Verifier:
                 role.manifests, key=lambda name: (appraisals[name].status, len(appraisals[name].findings))
             )
             appraisal = appraisals[application]
-            reason = _verdict(role, case, appraisal)
+            reason = verdict_of(role, case, appraisal)
             passes = reason is Reason.OK
             tolerated = role.mode is Mode.OBSERVE and reason in (Reason.APPRAISAL_FAILED, Reason.NO_MANIFEST)
             granted = passes or tolerated
@@ -479,7 +473,7 @@ class Verifier:
         verdicts.sort(key=lambda pair: (pair[0].granted, pair[0].reason is Reason.OK, pair[0].role))
         return tuple(verdict for verdict, _ in verdicts), tuple(decision for _, decision in verdicts)
 
-    def _expiry(self, case: _Case, appraisals: Mapping[str, Appraisal]) -> float:
+    def _expiry(self, case: Case, appraisals: Mapping[str, Appraisal]) -> float:
         ends = [case.now + self._limits.lifetime, case.identity.not_after]
         ends.extend(
             appraisal.reference.manifest.not_after + self._limits.renewal_window
@@ -488,7 +482,7 @@ class Verifier:
         )
         return min(ends)
 
-    async def _fence(self, attestation: Attestation, case: _Case) -> None:
+    async def _fence(self, attestation: Attestation, case: Case) -> None:
         """After the commit: whatever was revoked since `as_of` counts, or a grant could slip past a deny."""
         seq = await self._feed.catch_up()
         if seq == case.as_of and not self._feed.denials.anticipating:
@@ -498,7 +492,7 @@ class Verifier:
         hit = denials.cut(keys, case.as_of) is not None or denials.banned(keys, case.now) is not None
 
         async def work(tx: Transaction) -> bool:
-            found = hit or await _loaded_banned(tx, denials.wide_after(case.as_of), case.code)
+            found = hit or await loaded_banned(tx, denials.wide_after(case.as_of), case.code)
             if found:
                 await tx.attestations.end([attestation.id], AttestationState.REVOKED)
             return found
@@ -508,7 +502,7 @@ class Verifier:
 
     def _answer(
         self,
-        case: _Case,
+        case: Case,
         attestation: Attestation | None,
         verdicts: tuple[RoleVerdict, ...],
         expires_at: float,
@@ -568,130 +562,3 @@ class Verifier:
             if wait > 0:
                 return LimitExceeded("refused too often: wait", retry_after=wait)
         return error
-
-
-def _case(
-    identity: WorkloadIdentity,
-    key: InstanceKey,
-    evidence: tuple[Evidence, ...],
-    code: CodeSet,
-    roles: tuple[Role, ...],
-    as_of: int,
-    now: float,
-) -> _Case:
-    strongest = max(evidence, key=lambda item: item.level)
-    return _Case(identity, key, evidence, code, strongest.level, strongest.process, roles, as_of, now)
-
-
-def _grown(base: CodeSet, evidence: Sequence[Evidence]) -> CodeSet:
-    """The recorded set with what was added; each item must say what it was added to."""
-    code = base
-    for item in evidence:
-        if item.base_digest and item.base_digest != base.digest:
-            raise Denied(Reason.EVIDENCE_REJECTED, "the evidence adds to another code set than ours")
-        code = code.grow(item.units)
-    if all(item.base_digest for item in evidence) and any(
-        base.grow(item.units).digest != item.code_set_digest for item in evidence
-    ):
-        raise Denied(Reason.EVIDENCE_REJECTED, "the evidence's digest is not that of its code set")
-    return code
-
-
-def _binding_conflict(identity: WorkloadIdentity, process: ProcessRef) -> str:
-    claims = identity.instance
-    for name, claimed, stated in (
-        ("pod", claims.pod_uid, process.pod_uid),
-        ("node", claims.node, process.node),
-        ("container", claims.container_id, process.container_id),
-    ):
-        if claimed and stated and claimed != stated:
-            return name
-    return ""
-
-
-def _bearer_keys(case: _Case) -> tuple[Selector, ...]:
-    claims = case.identity.instance
-    process = case.process
-    where = ProcessRef(
-        node=claims.node or process.node,
-        boot_id=process.boot_id,
-        pid=process.pid,
-        start_ticks=process.start_ticks,
-        container_id=claims.container_id or process.container_id,
-        pod_uid=claims.pod_uid or process.pod_uid,
-    )
-    return (
-        Selector(SelectorKind.IDENTITY, case.identity.name),
-        Selector(SelectorKind.KEY, case.key.thumbprint.hex()),
-        *place_keys(where),
-    )
-
-
-def _verdict(role: Role, case: _Case, appraisal: Appraisal) -> Reason:
-    if role.ttl_at(case.assurance) is None:
-        return Reason.ASSURANCE_TOO_LOW
-    if appraisal.status is Status.AFFIRMING:
-        return Reason.OK
-    return Reason.NO_MANIFEST if appraisal.reference is None else Reason.APPRAISAL_FAILED
-
-
-def _refusal(verdict: RoleVerdict) -> str:
-    texts = {
-        Reason.APPRAISAL_FAILED: f"{verdict.findings} units are not approved for role {verdict.role!r}",
-        Reason.NO_MANIFEST: f"no manifest is in force for role {verdict.role!r}",
-        Reason.ASSURANCE_TOO_LOW: f"role {verdict.role!r} needs stronger evidence",
-    }
-    return texts.get(verdict.reason, f"refused for role {verdict.role!r}")
-
-
-def _result(application: str, appraisal: Appraisal) -> ApplicationResult:
-    digests = appraisal.reference.digests if appraisal.reference else ()
-    return ApplicationResult(application, appraisal.status, digests, len(appraisal.findings))
-
-
-def _fell_in_enforce(
-    roles: Sequence[Role], verdicts: Sequence[RoleVerdict], previous: Attestation
-) -> RoleVerdict | None:
-    """The enforcing role that admitted this instance before and whose code check fails now."""
-    by_name = {role.name: role for role in roles}
-    for verdict in verdicts:
-        role = by_name[verdict.role]
-        before = previous.result_for(role.manifests)
-        admitted = before is not None and before.status is Status.AFFIRMING
-        if role.mode is Mode.ENFORCE and admitted and verdict.reason is Reason.APPRAISAL_FAILED:
-            return verdict
-    return None
-
-
-def _manifest_banned(denials: DenySet, reference: ReferenceValues, now: float) -> bool:
-    keys = [Selector(SelectorKind.MANIFEST, digest.hex()) for digest in reference.digests]
-    return denials.banned(keys, now) is not None
-
-
-def _hints(appraisals: Iterable[Appraisal]) -> tuple[UnitHint, ...]:
-    found: dict[bytes, UnitHint] = {}
-    for appraisal in appraisals:
-        for finding in appraisal.findings:
-            if finding.digest and (finding.path or finding.name):
-                found.setdefault(finding.digest, UnitHint(finding.digest, finding.path, finding.name))
-    return tuple(found.values())
-
-
-def _unmeasured(evidence: Sequence[Evidence]) -> tuple[str, ...]:
-    names = {code.name for item in evidence for code in item.unknown}
-    return tuple(sorted(names))[:100]
-
-
-async def _loaded_banned(tx: Transaction, bans: Sequence[LogEntry], code: CodeSet) -> bool:
-    """True where the code set has a digest, or a unit of a package, that one of the entries names."""
-    if not bans:
-        return False
-    loaded = {unit.digest for unit in code.units}
-    for entry in bans:
-        selector = entry.body.selector
-        if selector.kind is SelectorKind.DIGEST:
-            if bytes.fromhex(selector.value) in loaded:
-                return True
-        elif not loaded.isdisjoint(await tx.manifests.digests_of_package(selector.value)):
-            return True
-    return False

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from broker.errors import Conflict, Denied, InvalidRequest, LockstepError, NotFound, Unavailable
+from broker.ledger import wide_hit
 from broker.model.appraisal import Status
 from broker.model.attestation import Attestation, AttestationState
 from broker.model.caller import OperatorCaller, ProofUse, WorkloadCaller
@@ -13,7 +14,7 @@ from broker.model.credential import Grant, Issued, Lease, LeaseState
 from broker.model.decision import Decision, DecisionKind, Effect
 from broker.model.identity import WorkloadIdentity
 from broker.model.requests import Introspection, IssueAnswer
-from broker.model.revocation import DenySet, LogEntry, SelectorKind, attestation_keys, lease_keys
+from broker.model.revocation import DenySet, attestation_keys, lease_keys
 from broker.model.role import Mode, Role
 from broker.ports import (
     AuditLog,
@@ -248,7 +249,7 @@ class Issuer:
             attestation = await tx.attestations.get(lease.attestation_id)
             if attestation is None or not _good(lease, attestation, denials, now):
                 return Introspection(active=False)
-            if await _wide_hit(tx, denials.wide_after(lease.as_of), attestation):
+            if await wide_hit(tx, denials.wide_after(lease.as_of), attestation):
                 return Introspection(active=False)
             return Introspection(active=True, lease=lease, attestation=attestation)
 
@@ -301,7 +302,7 @@ class Issuer:
             return _Refused(Reason.REVOKED, "the attestation was revoked")
         if denials.banned(keys, now) is not None:
             return _Refused(Reason.BANNED, "banned until an operator lifts it")
-        if await _wide_hit(tx, denials.wide_after(attestation.as_of), attestation):
+        if await wide_hit(tx, denials.wide_after(attestation.as_of), attestation):
             return _Refused(Reason.REVOKED, "it has loaded code that was revoked")
         return None
 
@@ -449,7 +450,7 @@ class Issuer:
         hit = denials.cut(lease_keys(lease, opened.attestation), as_of) is not None
 
         async def work(tx: Transaction) -> bool:
-            found = hit or await _wide_hit(tx, denials.wide_after(as_of), opened.attestation)
+            found = hit or await wide_hit(tx, denials.wide_after(as_of), opened.attestation)
             if not found:
                 current = await tx.attestations.get(lease.attestation_id)
                 found = current is None or current.state is AttestationState.REVOKED
@@ -549,16 +550,3 @@ async def _begin_end(tx: Transaction, lease: Lease, now: float) -> Lease:
     ended = replace(lease, state=LeaseState.REVOKING, next_attempt_at=now)
     await tx.leases.replace(ended, lease.state)
     return ended
-
-
-async def _wide_hit(tx: Transaction, entries: Sequence[LogEntry], attestation: Attestation) -> bool:
-    """True where the recorded code set has what a digest or package entry names."""
-    for entry in entries:
-        selector = entry.body.selector
-        if selector.kind is SelectorKind.DIGEST:
-            digests: Sequence[bytes] = (bytes.fromhex(selector.value),)
-        else:
-            digests = await tx.manifests.digests_of_package(selector.value)
-        if digests and await tx.code.contains(attestation.code_set, digests):
-            return True
-    return False

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from broker.model.attestation import Attestation, AttestationState
 from broker.model.decision import Decision
+from broker.model.evidence import CodeSet
 from broker.model.revocation import (
     EntryKind,
     LogEntry,
@@ -180,3 +181,31 @@ def _first_steps(denial: Denial) -> tuple[Step, ...]:
         steps.append(Step("reported", denial.reported_at, denial.actor))
     steps.append(Step("denied", denial.at, "memory; durable with this entry"))
     return tuple(steps)
+
+
+async def loaded_banned(tx: Transaction, bans: Sequence[LogEntry], code: CodeSet) -> bool:
+    """True where the code set has a digest, or a unit of a package, that one of the entries names."""
+    if not bans:
+        return False
+    loaded = {unit.digest for unit in code.units}
+    for entry in bans:
+        selector = entry.body.selector
+        if selector.kind is SelectorKind.DIGEST:
+            if bytes.fromhex(selector.value) in loaded:
+                return True
+        elif not loaded.isdisjoint(await tx.manifests.digests_of_package(selector.value)):
+            return True
+    return False
+
+
+async def wide_hit(tx: Transaction, entries: Sequence[LogEntry], attestation: Attestation) -> bool:
+    """True where the recorded code set has what a digest or package entry names."""
+    for entry in entries:
+        selector = entry.body.selector
+        if selector.kind is SelectorKind.DIGEST:
+            digests: Sequence[bytes] = (bytes.fromhex(selector.value),)
+        else:
+            digests = await tx.manifests.digests_of_package(selector.value)
+        if digests and await tx.code.contains(attestation.code_set, digests):
+            return True
+    return False

@@ -156,7 +156,9 @@ class ReferenceValues:
 
     def approves_digest(self, digest: bytes) -> bool:
         """True where some layer approves a unit or a whole file of this digest."""
-        return any(digest in layer.approved_digests() for layer in (self.manifest, *self.layers))
+        return digest in self.manifest.approved_digests() or any(
+            digest in layer.approved_digests() for layer in self.layers
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,25 +262,43 @@ def _check_subject(value: Any, manifest: Manifest) -> None:
 def resolve_layers(
     manifest: Manifest, in_force: Mapping[str, Sequence[Manifest]], *, depth: int = 8
 ) -> tuple[Manifest, ...] | None:
-    """The layers that a manifest includes, transitively; None where one is not in force or a cycle appears.
+    """The layers that a manifest includes, transitively and in a fixed order; None where one is not in force.
 
     Of several versions of a layer in force, all are part of the union: layers
-    are patched by publishing the new one beside the old.
+    are patched by publishing the new one beside the old. A version whose own
+    layers are not in force approves nothing and is left out, so that it cannot
+    take down what stands on the others. What includes itself, or stands on more
+    than `depth` layers, never resolves; nor does what would include another
+    version of its own application, since two releases must not mix.
     """
+    reachable: dict[str, Sequence[Manifest]] = {}
+    names = list(manifest.includes)
+    while names:
+        name = names.pop()
+        if name not in reachable:
+            reachable[name] = in_force.get(name, ()) if name != manifest.application else ()
+            names.extend(include for item in reachable[name] for include in item.includes)
+    # From the ground up: each round takes what stands on earlier rounds alone, so no circle ever gets in.
+    grounded: dict[str, list[Manifest]] = {}
+    for _ in range(depth):
+        ready = {
+            name: [item for item in items if all(include in grounded for include in item.includes)]
+            for name, items in reachable.items()
+        }
+        ready = {name: items for name, items in ready.items() if items}
+        if ready == grounded:
+            break
+        grounded = ready
+    if any(name not in grounded for name in manifest.includes):
+        return None
     found: dict[bytes, Manifest] = {}
-
-    def walk(current: Manifest, trail: tuple[str, ...]) -> bool:
-        if len(trail) > depth:
-            return False
-        for name in current.includes:
-            candidates = in_force.get(name, ())
-            if not candidates or name in trail:
-                return False
-            for candidate in candidates:
-                if candidate.digest not in found:
-                    found[candidate.digest] = candidate
-                    if not walk(candidate, (*trail, name)):
-                        return False
-        return True
-
-    return tuple(found.values()) if walk(manifest, (manifest.application,)) else None
+    waiting = list(reversed(manifest.includes))
+    seen = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            for item in grounded[name]:
+                found[item.digest] = item
+                waiting.extend(reversed(item.includes))
+    return tuple(found.values())

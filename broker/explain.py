@@ -1,0 +1,62 @@
+"""Explain: why something was granted, refused or revoked, for those whom it concerns."""
+
+from __future__ import annotations
+
+from broker.errors import NotFound
+from broker.model.caller import IdentityCaller, OperatorCaller, WorkloadCaller
+from broker.model.decision import Decision
+from broker.model.evidence import CodeSet, UnitHint
+from broker.model.requests import Explanation
+from broker.ports import StateStore, Transaction
+
+MAX_HINTS = 20_000
+
+
+class Explainer:
+    """Answers the identity concerned and operators who may; to all others a decision does not exist."""
+
+    def __init__(self, *, state: StateStore) -> None:
+        self._state = state
+
+    async def explain(
+        self,
+        caller: WorkloadCaller | OperatorCaller | IdentityCaller,
+        decision_id: str,
+        include_code_set: bool,
+    ) -> Explanation:
+        """The decision; with its code set and the measurer's names for it where asked. Raises `NotFound`."""
+
+        async def work(tx: Transaction) -> Explanation | None:
+            decision = await tx.decisions.get(decision_id)
+            if decision is None or not await _may_see(tx, caller, decision):
+                return None
+            digests = [finding.digest for finding in decision.findings if finding.digest]
+            packages = await tx.manifests.packages_of_digests(digests) if digests else {}
+            code: CodeSet | None = None
+            hints: tuple[UnitHint, ...] = ()
+            if include_code_set and decision.code_set:
+                code = await tx.code.get(decision.code_set)
+                if code is not None:
+                    wanted = [unit.digest for unit in code.units][:MAX_HINTS]
+                    hints = tuple(await tx.code.hints(wanted))
+            return Explanation(decision, code, hints, tuple(sorted(set(packages.values()))))
+
+        explanation = await self._state.read(work)
+        if explanation is None:
+            raise NotFound("no such decision, or it is not yours")
+        return explanation
+
+
+async def _may_see(
+    tx: Transaction, caller: WorkloadCaller | OperatorCaller | IdentityCaller, decision: Decision
+) -> bool:
+    if isinstance(caller, OperatorCaller):
+        return caller.permits("explain")
+    if isinstance(caller, IdentityCaller):
+        return bool(decision.identity) and decision.identity == caller.identity.name
+    attestation = await tx.attestations.get(caller.attestation_id)
+    if attestation is None or attestation.key.thumbprint != caller.proof.thumbprint:
+        return False
+    return decision.attestation_id == attestation.id or (
+        bool(decision.identity) and decision.identity == attestation.identity.name
+    )
