@@ -1,0 +1,45 @@
+"""Configuration: TOML and environment, held to a schema and cross-checked, as frozen values; read nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.model.role import RoleBook
+from broker.settings import understand
+from broker.settings.book import Tables, book
+from broker.settings.checks import check
+from broker.settings.problems import ConfigurationRefused, Problem
+from broker.settings.server import Server
+from broker.settings.server_checks import check_server
+from broker.settings.source import read
+
+__all__ = ["ConfigurationRefused", "Problem", "Settings", "load"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A configuration that holds. `tables` has the plugs' own keys, `book` what verbs and doors read."""
+
+    file: Path
+    server: Server
+    tables: Tables
+    book: RoleBook
+
+
+def load(file: Path, environment: Mapping[str, str]) -> Settings:
+    """Read, understand and check a configuration.
+
+    `environment` is the process's: its ``LOCKSTEP_`` variables override the file.
+    Raises `ConfigurationRefused` with every problem that was found.
+    """
+    source = read(file.absolute(), environment)
+    server = understand.server(source)
+    tables = understand.tables(source)
+    check(source, server, tables)
+    if server is not None:
+        check_server(source, server, tables)
+    if source.problems or server is None:
+        raise ConfigurationRefused(source.problems)
+    return Settings(source.file, server, tables, book(tables))

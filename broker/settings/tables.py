@@ -1,0 +1,274 @@
+"""Tables of the role file: who callers are, what they may get, who may take it back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+
+from broker.model.detection import DetectionKind
+from broker.model.evidence import Assurance
+from broker.model.revocation import SelectorKind
+from broker.model.role import Action, AfterRevocation, Beyond, Mode, OnSilence, Revocability
+from broker.settings.problems import nearest
+from broker.settings.server import Table
+from broker.settings.values import Count, File, Seconds, Subject, Text, Url
+
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+RIGHTS = (
+    *("read", "explain", "publish", "retire", "withdraw", "lift", "introspect", "revoke:*"),
+    *(f"revoke:{kind.value}" for kind in SelectorKind),
+)
+
+
+def _level(value: Any) -> Any:
+    words = {level.word: level for level in Assurance}
+    if isinstance(value, str):
+        if value not in words:
+            raise ValueError(f'"{value}" is no assurance level{nearest(value, words)}')
+        return words[value]
+    return value
+
+
+def _folder(value: Any) -> Any:
+    return None if value == "state" else value
+
+
+Level = Annotated[Assurance, BeforeValidator(_level)]
+
+
+# --- identity sources -------------------------------------------------------------------------------
+
+
+class OidcSource(Table):
+    """Bearer JWTs of one issuer (OIDC, Kubernetes service accounts, SPIRE JWT-SVIDs).
+
+    Keys come from `jwks_file`, from `jwks_url`, or are discovered at the issuer.
+    """
+
+    kind: Literal["oidc"]
+    issuer: Url
+    audience: Text
+    algorithms: Annotated[tuple[str, ...], Field(min_length=1)]
+    jwks_file: File | None = None
+    jwks_url: Url | None = None
+    ca_file: File | None = None
+
+    @model_validator(mode="after")
+    def _sound(self) -> OidcSource:
+        for name in self.algorithms:
+            if name not in ALGORITHMS:
+                raise ValueError(f'algorithm "{name}" cannot be used{nearest(name, ALGORITHMS)}')
+        if self.jwks_file and self.jwks_url:
+            raise ValueError("names both jwks_file and jwks_url; keep one")
+        if not self.jwks_file and not (self.jwks_url or self.issuer).startswith("https://"):
+            raise ValueError("its keys would be fetched without TLS; use https, or give jwks_file")
+        return self
+
+
+class SpiffeSource(Table):
+    """X.509-SVIDs of one trust domain, on the `mtls` listener."""
+
+    kind: Literal["spiffe"]
+    trust_domain: Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,255}$")]
+    bundle: File
+
+
+IdentitySource = OidcSource | SpiffeSource
+
+
+class MatchTable(Table):
+    """Which identities of a source are meant; all conditions must hold."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    source: Annotated[str, Field(alias="from")]
+    subject: Subject = ""
+    spiffe_id: Subject = ""
+    claims: Mapping[str, Subject] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _somebody(self) -> MatchTable:
+        if not (self.subject or self.spiffe_id):
+            raise ValueError("accepts nobody; give subject or spiffe_id")
+        return self
+
+
+# --- manifests and backends -------------------------------------------------------------------------
+
+
+class ApplicationTable(Table):
+    """Who may sign an application's manifests. `source` is ``"state"``, or a folder of signed envelopes."""
+
+    signers: Annotated[tuple[str, ...], Field(min_length=1)]
+    threshold: Count = 1
+    includes: tuple[str, ...] = ()
+    source: Annotated[File | None, BeforeValidator(_folder)] = None
+
+
+class JwtBackend(Table):
+    """The built-in signer; `audience` and `scope` are defaults for its roles."""
+
+    class Parameters(Table):
+        """What a role may say beside `use`."""
+
+        audience: Text | None = None
+        scope: Text | None = None
+        claims: Mapping[str, str] = Field(default_factory=dict)
+
+    kind: Literal["jwt"]
+    audience: Text | None = None
+    scope: Text | None = None
+
+
+Backend = JwtBackend
+
+
+# --- roles ------------------------------------------------------------------------------------------
+
+
+class UseTable(Table):
+    """`use` names a backend; the other keys are that backend's parameters."""
+
+    model_config = ConfigDict(extra="allow")
+
+    use: str
+
+
+class SilenceTable(Table):
+    """What the workload does when it hears nothing from any broker."""
+
+    grace: Seconds = 30.0
+    then: OnSilence = OnSilence.DROP
+
+
+class RotateTable(Table):
+    """How often a credential is replaced while it lives, and how long both work."""
+
+    every: Seconds
+    overlap: Seconds
+
+
+class RoleTable(Table):
+    """One role; `ttl` is per assurance level, or one duration for `assurance`."""
+
+    unavailable: ClassVar[Mapping[str, str]] = {
+        "rotate": "rotation is not available yet; remove it (max_life bounds a lease with all its renewals)",
+    }
+
+    owner: str = ""
+    mode: Mode
+    identity: MatchTable
+    manifests: Annotated[tuple[str, ...], Field(min_length=1)]
+    backend: UseTable
+    assurance: Level = Assurance.SELF
+    ttl: Annotated[Mapping[Level, Seconds], Field(min_length=1)]
+    rotate: RotateTable | None = None
+    revocability: Revocability = Revocability.AT_TARGET
+    silence: SilenceTable = Field(default_factory=SilenceTable)
+    after_revocation: AfterRevocation = AfterRevocation.HOLD
+    possession: Literal["required", "bearer"] = "bearer"
+    static: Literal["refused", "accepted"] = "refused"
+    max_life: Seconds = 86_400.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_ttl(cls, value: Any) -> Any:
+        if isinstance(value, dict) and not isinstance(value.get("ttl", {}), dict):
+            return {**value, "ttl": {value.get("assurance", "self"): value["ttl"]}}
+        return value
+
+
+# --- detectors, operators, resource servers -----------------------------------------------------------
+
+
+class ScopeTable(Table):
+    """Patterns; empty means all."""
+
+    roles: tuple[Text, ...] = ()
+    nodes: tuple[Text, ...] = ()
+
+
+class RateTable(Table):
+    """`reports` per `per`."""
+
+    reports: Count = 100
+    per: Seconds = 60.0
+
+
+class CapTable(Table):
+    """The blast radius: at most `instances`, and at most `share` of those alive, per `per`."""
+
+    instances: Count = 3
+    share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    per: Seconds = 600.0
+    beyond: Beyond = Beyond.HOLD
+
+
+class DetectorTable(Table):
+    """Somebody who reports code: signs webhooks with `keys`, or has an `identity` on a stream."""
+
+    kind: Literal["standard"]
+    keys: tuple[File, ...] = ()
+    identity: MatchTable | None = None
+    scope: ScopeTable = Field(default_factory=ScopeTable)
+    actions: Mapping[DetectionKind, Action] = Field(default_factory=dict)
+    default_action: Action = Action.OBSERVE
+    rate: RateTable = Field(default_factory=RateTable)
+    cap: CapTable = Field(default_factory=CapTable)
+
+    @model_validator(mode="after")
+    def _somebody(self) -> DetectorTable:
+        if not (self.keys or self.identity):
+            raise ValueError("cannot prove who it is; give keys (files) or identity")
+        return self
+
+
+class OwnersTable(Table):
+    """Which roles an operator's rights reach."""
+
+    owners: tuple[str, ...]
+
+
+class OperatorTable(Table):
+    """A person or pipeline with rights."""
+
+    unavailable: ClassVar[Mapping[str, str]] = {
+        "scope": "scoped rights are not available yet and would be wider than written; remove it, "
+        "and give rights only to those who may use them on every role",
+        "quorum": "quorum is not available yet and one operator would suffice; remove it, "
+        "and give the right to nobody who may not act alone",
+    }
+
+    identity: MatchTable
+    may: Annotated[tuple[str, ...], Field(min_length=1)]
+    scope: OwnersTable | None = None
+    quorum: Mapping[str, Count] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _known(self) -> OperatorTable:
+        for right in self.may:
+            if right not in RIGHTS:
+                raise ValueError(f'may: "{right}" is no right{nearest(right, RIGHTS)}')
+        return self
+
+
+class ResourceServerTable(Table):
+    """Somebody who checks our tokens: may introspect and watch those of its audiences."""
+
+    identity: MatchTable
+    audiences: Annotated[tuple[Text, ...], Field(min_length=1)]
+
+
+class KindTable(Table):
+    """Just enough of a plug's table to choose its schema."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    kind: str
+
+
+IDENTITY_KINDS: Mapping[str, type[IdentitySource]] = {"oidc": OidcSource, "spiffe": SpiffeSource}
+BACKEND_KINDS: Mapping[str, type[Backend]] = {"jwt": JwtBackend}
+DETECTOR_KINDS: Mapping[str, type[DetectorTable]] = {"standard": DetectorTable}
