@@ -236,6 +236,7 @@ class Stream(Generic[A]):
         open_stream: grpc.StreamStreamMultiCallable[bytes, A] = channel.stream_stream(
             method.path, request_serializer=None, response_deserializer=method.read
         )
+        self._cancelled = False
         self._call = open_stream(_serialised(first, later), metadata=metadata)
 
     def __iter__(self) -> Iterator[A]:
@@ -248,12 +249,17 @@ class Stream(Generic[A]):
         except grpc.RpcError as error:
             self._transport._learn(error)
             found = error_of(error)
-            if _transport_failure(found):
+            if _transport_failure(found) and not self._cancelled:
                 self._transport.failed(self._channel)
             raise found from None
 
+    def leave(self) -> None:
+        """The replica drains: the next call goes elsewhere."""
+        self._transport.failed(self._channel)
+
     def cancel(self) -> None:
         """End the stream from any thread; the reader gets `Unavailable`."""
+        self._cancelled = True
         self._call.cancel()
 
 

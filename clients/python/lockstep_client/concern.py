@@ -1,0 +1,43 @@
+"""Which of the things held does a log entry take away? Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+
+from lockstep.v1 import revocation_pb2
+from lockstep_client.holding import Attestation, Held
+
+EVERYTHING = "*"
+
+
+def taken_by(
+    event: revocation_pb2.RevocationEvent,
+    attestation: Attestation,
+    thumbprint: bytes,
+    held: Iterable[Held],
+) -> str:
+    """`EVERYTHING`, one role's name, or empty where the entry is about somebody else or the past.
+
+    The broker shows a workload only what is its own, so a selector that cannot
+    be compared here (a digest, a package, a place) counts as ours.
+    """
+    if event.kind != revocation_pb2.EVENT_KIND_REVOKED or not (event.cut or event.ban):
+        return ""
+    if event.position.seq <= attestation.as_of:
+        return ""  # known when this attestation was granted
+    target = event.selector.WhichOneof("target")
+    if target == "lease_id":
+        return next((item.role for item in held if item.lease_id == event.selector.lease_id), "")
+    if target == "token_id":
+        return ""  # the lease's own entry names it
+    if target == "attestation_id":
+        return EVERYTHING if event.selector.attestation_id == attestation.id else ""
+    if target == "instance_key":
+        return EVERYTHING if event.selector.instance_key == thumbprint else ""
+    return EVERYTHING if target is not None else ""
+
+
+def time_of(event: revocation_pb2.RevocationEvent) -> dt.datetime | None:
+    """When it was decided, UTC."""
+    return event.at.ToDatetime(tzinfo=dt.UTC) if event.HasField("at") else None

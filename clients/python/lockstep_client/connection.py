@@ -1,0 +1,254 @@
+"""What both faces stand on: the parts put together, their callbacks, forks and the end of the process."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from lockstep_client.callbacks import Callbacks
+from lockstep_client.clock import Clock, SystemClock
+from lockstep_client.errors import EXIT_REVOKED, LockstepError, Unavailable
+from lockstep_client.evidence import EvidenceSource
+from lockstep_client.exchange import Exchange
+from lockstep_client.holding import Attestation, Held, Holding, Revocation
+from lockstep_client.identity import Identity, channel_credentials
+from lockstep_client.keeper import JOB_TIMEOUT, Keeper, Listeners
+from lockstep_client.messages import InstanceKey
+from lockstep_client.report import Observation, Outcome
+from lockstep_client.settings import Settings, require
+from lockstep_client.transport import Transport
+
+log = logging.getLogger("lockstep")
+T = TypeVar("T")
+
+OnRevoked = Literal["raise", "exit"] | Callable[[Revocation], object]
+Deliver = Callable[[Callable[..., object], tuple[object, ...]], None]
+LEAVE_WITHIN = 5.0
+"""Seconds that callbacks get before a process that has to leave leaves."""
+
+
+def call(callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    """How the sync face delivers: on the callback thread itself."""
+    callback(*arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """One instance: one key, one attestation. A forked child gets parts of its own."""
+
+    exchange: Exchange
+    holding: Holding
+    keeper: Keeper
+
+
+class Connection:
+    """One process's standing with a broker cluster. Thread-safe.
+
+    `deliver` runs a user's callback; `evidence` makes a source of evidence, anew
+    for each instance key.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        roles: Sequence[str] = (),
+        on_revoked: OnRevoked = "raise",
+        evidence: Callable[[], EvidenceSource],
+        deliver: Deliver = call,
+        clock: Clock | None = None,
+        leave: Callable[[int], None] | None = None,
+    ) -> None:
+        """Raises `ConfigurationError`; asks nothing of the broker yet."""
+        if on_revoked not in ("raise", "exit") and not callable(on_revoked):
+            raise ValueError('on_revoked is "raise", "exit" or a callable')
+        require(settings, "address", "where the broker is")
+        self.settings = settings
+        self._identity = Identity(settings)
+        self._roles = tuple(roles)
+        self._on_revoked = on_revoked
+        self._evidence = evidence
+        self._deliver = deliver
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self._leave = leave or _leave
+        self._revoked_callbacks: list[Callable[[Revocation], object]] = []
+        self._rotated_callbacks: dict[str, list[Callable[[], object]]] = {}
+        if callable(on_revoked):
+            self._revoked_callbacks.append(on_revoked)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._inherited: Parts | None = None
+        self._parts: Parts | None = self._assemble()
+        self._mind_forks()
+
+    def parts(self) -> Parts:
+        """Of this process: in a forked child, new ones."""
+        parts = self._parts
+        if parts is not None:
+            return parts
+        with self._lock:
+            if self._parts is None:
+                self._parts = self._assemble()
+            return self._parts
+
+    def attest(self) -> Future[Attestation]:
+        """One try."""
+        return self.parts().keeper.attest()
+
+    def credential(self, role: str) -> Future[Held]:
+        """One try."""
+        return self.parts().keeper.credential(role)
+
+    def held(self, role: str) -> Held:
+        """What may be used now; after a fork, attests and asks anew. Raises the SDK's errors."""
+        parts = self.parts()
+        if role not in parts.holding.roles():
+            return wait_for(parts.keeper.credential(role))
+        if parts.holding.revoked is None and parts.keeper.silent():
+            raise Unavailable("no broker was heard for too long")
+        return parts.holding.get(role)
+
+    def wall(self) -> float:
+        """Seconds since the epoch, UTC."""
+        return self._clock.wall()
+
+    @property
+    def attestation(self) -> Attestation | None:
+        """The last one."""
+        return self.parts().holding.attestation
+
+    @property
+    def ready(self) -> bool:
+        """True while everything that was asked for may be used."""
+        parts = self.parts()
+        if parts.holding.attestation is None or parts.holding.revoked is not None:
+            return False
+        try:
+            for role in parts.holding.roles():
+                self.held(role)
+        except LockstepError:
+            return False
+        return not parts.keeper.silent() and not self._closed
+
+    def report(self, observation: Observation) -> None:
+        """Pass on what a guard saw."""
+        self.parts().keeper.report(observation)
+
+    def on_revoked(self, callback: Callable[[Revocation], object], role: str = "") -> None:
+        """Runs after the secrets are gone; with a `role`, only where that one's is."""
+        if not role:
+            self._revoked_callbacks.append(callback)
+            return
+
+        def mine(revocation: Revocation) -> object:
+            return callback(revocation) if revocation.role in ("", role) else None
+
+        self._revoked_callbacks.append(mine)
+
+    def on_rotated(self, role: str, callback: Callable[[], object]) -> None:
+        """Runs whenever a role's secret is a new one."""
+        self._rotated_callbacks.setdefault(role, []).append(callback)
+
+    def close(self) -> None:
+        """Give leases back and forget everything; idempotent."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        atexit.unregister(self.close)
+        if self._parts is not None:
+            self._parts.keeper.close()
+
+    # --- assembling -------------------------------------------------------------------------------------
+
+    def _assemble(self) -> Parts:
+        if self._closed:
+            raise Unavailable("this connection was closed")
+        settings, clock = self.settings, self._clock
+        transport = Transport(settings.addresses, lambda: channel_credentials(settings), clock)
+        exchange = Exchange(
+            transport, InstanceKey.generate(), settings.cluster, self._identity, self._evidence(), clock
+        )
+        holding, callbacks = Holding(clock), Callbacks()
+        listeners = Listeners(self._revoked, self._rotated, _decided, self._leave)
+        keeper = Keeper(transport, exchange, holding, callbacks, listeners, clock, self._roles)
+        keeper.start()
+        return Parts(exchange, holding, keeper)
+
+    def _mind_forks(self) -> None:
+        # Hooks cannot be taken back: they hold the connection weakly.
+        me = weakref.ref(self)
+
+        def before() -> None:
+            if (self := me()) is not None and self._parts is not None:
+                self._parts.keeper.before_fork()
+
+        def in_parent() -> None:
+            if (self := me()) is not None and self._parts is not None:
+                self._parts.keeper.after_fork_in_parent()
+
+        def in_child() -> None:
+            if (self := me()) is not None:
+                self._lock = threading.Lock()
+                # Kept, not freed: freeing the parent's channel would touch its connection.
+                self._inherited, self._parts = self._parts, None
+                if self._inherited is not None:
+                    self._inherited.keeper.after_fork_in_child()
+
+        os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
+        atexit.register(self.close)
+
+    # --- telling (on the callback thread) -----------------------------------------------------------------
+
+    def _revoked(self, revocation: Revocation) -> None:
+        if self._on_revoked == "exit":
+            last = threading.Timer(LEAVE_WITHIN, self._leave, (EXIT_REVOKED,))
+            last.daemon = True
+            last.start()
+        for callback in tuple(self._revoked_callbacks):
+            self._guarded(callback, (revocation,))
+        if self._on_revoked == "exit":
+            self._leave(EXIT_REVOKED)
+
+    def _rotated(self, role: str) -> None:
+        for callback in tuple(self._rotated_callbacks.get(role, ())):
+            self._guarded(callback, ())
+
+    def _guarded(self, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
+        try:
+            self._deliver(callback, arguments)
+        except Exception:  # a door: the user's code may raise anything
+            log.exception("a callback failed: %r", callback)
+
+
+def wait_for(future: Future[T], timeout: float = JOB_TIMEOUT) -> T:
+    """The keeper's answer, or `Unavailable`: a call that hangs in gRPC must hang nobody else."""
+    try:
+        return future.result(timeout)
+    except TimeoutError:
+        future.cancel()
+        raise Unavailable(f"no answer within {timeout:g} s") from None
+
+
+def _decided(outcome: Outcome) -> None:
+    level = logging.WARNING if outcome.state in ("rejected", "unmatched") else logging.INFO
+    log.log(level, "report %s: %s %s %s", outcome.event_id, outcome.state, outcome.reason, outcome.decision)
+
+
+def _leave(code: int) -> None:
+    """End the process now: code that is no longer trusted gets no say in it, so no exit handlers run."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass
+    os._exit(code)
