@@ -1,0 +1,1 @@
+"""Durable state: one transaction at a time, returned only when it would survive a crash."""

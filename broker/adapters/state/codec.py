@@ -1,0 +1,282 @@
+"""Nouns as text and bytes for a database, and back; every plug of a database uses the same.
+
+JSON is compact and in ASCII, so that no text of a caller (a lone surrogate, a
+NUL) can fail to be stored inside it. Floats come back bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from broker.model.appraisal import Finding, Status
+from broker.model.attestation import ApplicationResult
+from broker.model.decision import Decision, DecisionKind, Effect
+from broker.model.detection import Detection, DetectionKind, DetectionObject, DetectionSubject
+from broker.model.evidence import ProcessRef, Unit
+from broker.model.identity import InstanceClaims, WorkloadIdentity
+from broker.model.manifest import DynamicLoad, Manifest, ManifestUnit
+from broker.model.revocation import Step, Unconfirmed
+from broker.model.role import Mode
+from lockstep.formats import FindingReason, Reason, UnitKind
+
+DIGEST_SIZE: Final = 32
+
+UNIT_CODES: Final[dict[UnitKind, int]] = {
+    UnitKind.EXECUTABLE: 1,
+    UnitKind.SHARED_OBJECT: 2,
+    UnitKind.PYTHON_SOURCE: 3,
+    UnitKind.PYTHON_BYTECODE: 4,
+    UnitKind.PYTHON_ARCHIVE: 5,
+    UnitKind.PYTHON_PATH_FILE: 6,
+    UnitKind.SCRIPT: 7,
+    UnitKind.MODULE_JS: 8,
+    UnitKind.MODEL: 9,
+    UnitKind.DATA_CODE: 10,
+}
+"""Numbers of kinds in databases: never renumber, only add."""
+
+_UNIT_KINDS: Final = {code: kind for kind, code in UNIT_CODES.items()}
+
+
+def to_json(value: object) -> str:
+    """Compact JSON in ASCII."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def pack_digests(digests: Iterable[bytes]) -> bytes:
+    """Digests of 32 bytes, one after the other."""
+    return b"".join(digests)
+
+
+def unpack_digests(packed: bytes) -> tuple[bytes, ...]:
+    """The inverse of `pack_digests`."""
+    return tuple(packed[at : at + DIGEST_SIZE] for at in range(0, len(packed), DIGEST_SIZE))
+
+
+def pack_units(units: Iterable[Unit]) -> bytes:
+    """Sorted units, 33 bytes each: the number of the kind, then the digest."""
+    return b"".join(bytes((UNIT_CODES[unit.kind],)) + unit.digest for unit in sorted(units))
+
+
+def unpack_units(packed: bytes) -> frozenset[Unit]:
+    """The inverse of `pack_units`."""
+    size = DIGEST_SIZE + 1
+    return frozenset(
+        Unit(_UNIT_KINDS[packed[at]], packed[at + 1 : at + size]) for at in range(0, len(packed), size)
+    )
+
+
+def identity_json(identity: WorkloadIdentity) -> list[Any]:
+    """A verified identity."""
+    place = identity.instance
+    return [
+        identity.provider,
+        identity.issuer,
+        identity.subject,
+        identity.not_after,
+        dict(identity.claims),
+        [place.node, place.pod_uid, place.container_id],
+    ]
+
+
+def read_identity(value: Sequence[Any]) -> WorkloadIdentity:
+    """The inverse of `identity_json`."""
+    provider, issuer, subject, not_after, claims, place = value
+    return WorkloadIdentity(provider, issuer, subject, not_after, claims, InstanceClaims(*place))
+
+
+def process_json(process: ProcessRef) -> list[Any]:
+    """A process."""
+    return [
+        process.node,
+        process.boot_id,
+        process.pid,
+        process.start_ticks,
+        process.exec_seq,
+        process.container_id,
+        process.pod_uid,
+    ]
+
+
+def read_process(value: Sequence[Any]) -> ProcessRef:
+    """The inverse of `process_json`."""
+    return ProcessRef(*value)
+
+
+def results_json(results: Iterable[ApplicationResult]) -> list[Any]:
+    """Results, one an application."""
+    return [
+        [item.application, int(item.status), [digest.hex() for digest in item.manifests], item.findings]
+        for item in results
+    ]
+
+
+def read_results(value: Iterable[Sequence[Any]]) -> tuple[ApplicationResult, ...]:
+    """The inverse of `results_json`."""
+    return tuple(
+        ApplicationResult(application, Status(status), tuple(map(bytes.fromhex, manifests)), findings)
+        for application, status, manifests, findings in value
+    )
+
+
+def findings_json(findings: Iterable[Finding]) -> list[Any]:
+    """Findings of an appraisal."""
+    return [[item.reason, item.kind, item.digest.hex(), item.path, item.name] for item in findings]
+
+
+def read_findings(value: Iterable[Sequence[Any]]) -> tuple[Finding, ...]:
+    """The inverse of `findings_json`."""
+    return tuple(
+        Finding(
+            FindingReason(reason),
+            None if kind is None else UnitKind(kind),
+            bytes.fromhex(digest),
+            path,
+            name,
+        )
+        for reason, kind, digest, path, name in value
+    )
+
+
+def steps_json(steps: Iterable[Step]) -> list[Any]:
+    """Steps of a receipt."""
+    return [[step.name, step.at, step.detail] for step in steps]
+
+
+def read_steps(value: Iterable[Sequence[Any]]) -> tuple[Step, ...]:
+    """The inverse of `steps_json`."""
+    return tuple(Step(*item) for item in value)
+
+
+def unconfirmed_json(items: Iterable[Unconfirmed]) -> list[Any]:
+    """What a receipt could not confirm."""
+    return [[item.lease_id, item.what, item.until] for item in items]
+
+
+def read_unconfirmed(value: Iterable[Sequence[Any]]) -> tuple[Unconfirmed, ...]:
+    """The inverse of `unconfirmed_json`."""
+    return tuple(Unconfirmed(*item) for item in value)
+
+
+def pack_manifest(manifest: Manifest) -> bytes:
+    """A manifest's content, compressed; its digest and envelope are kept beside it."""
+    units = [
+        [
+            UNIT_CODES[entry.unit.kind],
+            entry.unit.digest.hex(),
+            [digest.hex() for digest in entry.file_digests],
+            entry.paths,
+            entry.package,
+            entry.required,
+        ]
+        for entry in manifest.units.values()
+    ]
+    content = {
+        "label": manifest.label,
+        "units": units,
+        "includes": manifest.includes,
+        "dynamic_load": manifest.dynamic_load,
+        "anonymous": manifest.anonymous,
+        "unknown": manifest.unknown,
+        "not_before": manifest.not_before,
+        "not_after": manifest.not_after,
+        "supersedes": manifest.supersedes,
+    }
+    return zlib.compress(to_json(content).encode("ascii"), 3)
+
+
+def unpack_manifest(digest: bytes, application: str, version: int, packed: bytes) -> Manifest:
+    """The inverse of `pack_manifest`."""
+    content = json.loads(zlib.decompress(packed))
+    units = {}
+    for code, unit_digest, files, paths, package, required in content["units"]:
+        unit = Unit(_UNIT_KINDS[code], bytes.fromhex(unit_digest))
+        units[unit] = ManifestUnit(unit, tuple(map(bytes.fromhex, files)), tuple(paths), package, required)
+    return Manifest(
+        digest=digest,
+        application=application,
+        version=version,
+        label=content["label"],
+        units=units,
+        includes=tuple(content["includes"]),
+        dynamic_load=DynamicLoad(content["dynamic_load"]),
+        anonymous=tuple(content["anonymous"]),
+        unknown=tuple(content["unknown"]),
+        not_before=content["not_before"],
+        not_after=content["not_after"],
+        supersedes=content["supersedes"],
+    )
+
+
+def detection_json(detection: Detection) -> list[Any]:
+    """A report, without its detector and event id, which are columns."""
+    subject, seen = detection.subject, detection.object
+    return [
+        detection.kind,
+        [subject.attestation_id, process_json(subject.process), subject.spiffe_id, subject.namespace],
+        [seen.digest.hex(), seen.path, seen.size, seen.name],
+        detection.sent_at,
+        detection.observed_at,
+        detection.rule,
+    ]
+
+
+def read_detection(detector: str, event_id: str, value: Sequence[Any]) -> Detection:
+    """The inverse of `detection_json`."""
+    kind, (attestation_id, process, spiffe_id, namespace), (digest, path, size, name), *rest = value
+    return Detection(
+        detector,
+        event_id,
+        DetectionKind(kind),
+        DetectionSubject(attestation_id, read_process(process), spiffe_id, namespace),
+        DetectionObject(bytes.fromhex(digest), path, size, name),
+        *rest,
+    )
+
+
+def decision_json(decision: Decision) -> dict[str, Any]:
+    """A decision, without its id and time, which are columns; what is empty is left out."""
+    content: dict[str, Any] = {
+        "kind": decision.kind,
+        "verdict": decision.verdict,
+        "effect": decision.effect,
+        "mode": decision.mode,
+        "identity": decision.identity,
+        "attestation_id": decision.attestation_id,
+        "role": decision.role,
+        "role_version": decision.role_version.hex(),
+        "application": decision.application,
+        "manifests": [digest.hex() for digest in decision.manifests],
+        "code_set": decision.code_set.hex(),
+        "findings": findings_json(decision.findings),
+        "findings_total": decision.findings_total,
+        "detection_id": decision.detection_id,
+        "revocation_id": decision.revocation_id,
+        "instances": decision.instances,
+        "actor": decision.actor,
+        "ticket": decision.ticket,
+        "detail": decision.detail,
+    }
+    return {name: value for name, value in content.items() if value}
+
+
+def read_decision(decision_id: str, at: float, value: dict[str, Any]) -> Decision:
+    """The inverse of `decision_json`."""
+    mode = value.pop("mode", None)
+    return Decision(
+        id=decision_id,
+        at=at,
+        kind=DecisionKind(value.pop("kind")),
+        verdict=Reason(value.pop("verdict")),
+        effect=Effect(value.pop("effect")),
+        mode=None if mode is None else Mode(mode),
+        role_version=bytes.fromhex(value.pop("role_version", "")),
+        manifests=tuple(map(bytes.fromhex, value.pop("manifests", ()))),
+        code_set=bytes.fromhex(value.pop("code_set", "")),
+        findings=read_findings(value.pop("findings", ())),
+        instances=tuple(value.pop("instances", ())),
+        **value,
+    )

@@ -1,0 +1,81 @@
+"""What every state plug keeps to alike: bounds, and which selector finds what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from broker.errors import Misuse
+from broker.model.attestation import Attestation
+from broker.model.decision import Decision
+from broker.model.manifest import Manifest
+from broker.model.revocation import Selector, SelectorKind, attestation_keys
+
+MAX_FINDINGS: Final = 256
+"""How many findings of a decision are kept; `Decision.findings_total` counts all."""
+
+ATTESTATION_KINDS: Final = frozenset(SelectorKind) - {
+    SelectorKind.LEASE,
+    SelectorKind.TOKEN,
+    SelectorKind.PACKAGE,
+}
+"""Selectors that find attestations by what the store knows of them."""
+
+
+def capped(decision: Decision) -> Decision:
+    """The decision with as many findings as are kept, and their full count."""
+    total = max(decision.findings_total, len(decision.findings))
+    if total == decision.findings_total and len(decision.findings) <= MAX_FINDINGS:
+        return decision
+    return replace(decision, findings=decision.findings[:MAX_FINDINGS], findings_total=total)
+
+
+def check_kind(selector: Selector) -> None:
+    """Raises `Misuse` where a selector finds no attestations."""
+    if selector.kind not in ATTESTATION_KINDS:
+        raise Misuse(f"attestations cannot be found by {selector.kind}")
+
+
+def selector_digest(selector: Selector) -> bytes | None:
+    """The bytes of a hexadecimal value; None where it is none (and so hits nothing)."""
+    try:
+        digest = bytes.fromhex(selector.value)
+    except ValueError:
+        return None
+    return digest if digest.hex() == selector.value else None
+
+
+def single_keys(attestation: Attestation) -> Mapping[SelectorKind, str]:
+    """The selectors of an attestation of which it has one of a kind: identity, key and place."""
+    return {
+        key.kind: key.value
+        for key in attestation_keys(attestation)
+        if key.kind not in (SelectorKind.ATTESTATION, SelectorKind.MANIFEST)
+    }
+
+
+def refreshed(old: Attestation, new: Attestation) -> Attestation:
+    """`old` with the mutable part of `new`."""
+    return replace(
+        old,
+        identity=new.identity,
+        process=new.process,
+        results=new.results,
+        code_set=new.code_set,
+        refreshed_at=new.refreshed_at,
+        expires_at=new.expires_at,
+        as_of=new.as_of,
+        unmeasured=new.unmeasured,
+    )
+
+
+def package_digests(manifest: Manifest) -> Mapping[tuple[str, bytes], bool]:
+    """(package URL, digest) of everything that a manifest places in a package; True where it is a unit's digest."""
+    found: dict[tuple[str, bytes], bool] = {}
+    for entry in manifest.units.values():
+        if entry.package:
+            for digest in entry.file_digests:
+                found.setdefault((entry.package, digest), False)
+            found[entry.package, entry.unit.digest] = True
+    return found

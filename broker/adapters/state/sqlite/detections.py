@@ -1,0 +1,88 @@
+"""Reports and how they ended, as rows."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Sequence
+from itertools import islice
+from operator import attrgetter
+
+from broker.adapters.state.codec import detection_json, read_detection, to_json
+from broker.adapters.state.sqlite.session import Row, Session
+from broker.model.detection import DetectionRecord, DetectionState
+
+_by_id = attrgetter("id")
+
+
+class SqliteDetections:
+    """Plug of `broker.ports.DetectionStore`."""
+
+    __slots__ = ("_db",)
+
+    def __init__(self, session: Session) -> None:
+        self._db = session
+
+    async def add(self, record: DetectionRecord) -> None:
+        """Raises `Conflict` where the id is taken."""
+        self._db.change(
+            "detections.add",
+            (
+                record.id,
+                record.detection.detector,
+                record.detection.event_id,
+                record.state,
+                record.reason,
+                record.decided_by,
+                record.decision_id,
+                record.revocation_id,
+                record.received_at,
+                to_json(record.instances),
+                to_json(detection_json(record.detection)),
+            ),
+        )
+
+    async def get(self, detection_id: str) -> DetectionRecord | None:
+        """The report of an id."""
+        row = self._db.one("detections.get", (detection_id,))
+        return None if row is None else _read(row)
+
+    async def set_state(self, detection_id: str, state: DetectionState, decided_by: str, reason: str) -> bool:
+        """False where there is no such report."""
+        return self._db.change("detections.set_state", (state, decided_by, reason, detection_id)) > 0
+
+    async def by_event(self, detector: str, event_id: str) -> DetectionRecord | None:
+        """The first report of a sender's event."""
+        row = self._db.one("detections.by_event", (detector, event_id))
+        return None if row is None else _read(row)
+
+    async def applied_instances(self, detector: str, since: float) -> int:
+        """How many distinct instances a detector's APPLIED reports, received at or after `since`, have hit."""
+        row = self._db.one("detections.applied_instances", (detector, since))
+        return 0 if row is None else int(row[0])
+
+    async def page(
+        self, states: Sequence[DetectionState], limit: int, after: str = ""
+    ) -> Sequence[DetectionRecord]:
+        """In id order after an id; empty `states` is all."""
+        if not states:
+            return [_read(row) for row in self._db.all("detections.page", (after, limit))]
+        pages = (self._db.all("detections.page_of_state", (state, after, limit)) for state in set(states))
+        merged = heapq.merge(*([_read(row) for row in page] for page in pages), key=_by_id)
+        return list(islice(merged, limit))
+
+
+def _read(row: Row) -> DetectionRecord:
+    _, record_id, detector, event_id, state, reason, decided_by, decision_id, revocation_id, at, *texts = row
+    instances, details = (json.loads(text) for text in texts)
+    return DetectionRecord(
+        id=record_id,
+        detection=read_detection(detector, event_id, details),
+        state=DetectionState(state),
+        reason=reason,
+        decision_id=decision_id,
+        revocation_id=revocation_id,
+        instances=tuple(instances),
+        received_at=at,
+        decided_by=decided_by,
+    )

@@ -1,0 +1,1 @@
+"""Plugs for our own sockets that live in memory and pass the sockets' contract suites."""
