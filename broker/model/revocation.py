@@ -252,6 +252,13 @@ class DenySet:
             self._take(entry)
         self.head = head
 
+    def reload(self, entries: Iterable[LogEntry], head: LogHead) -> None:
+        """Begin anew from the live entries of a store; what is anticipated stays so."""
+        self._by_selector.clear()
+        self._by_seq.clear()
+        self._wide_open.clear()
+        self.load(entries, head)
+
     def apply(self, entry: LogEntry) -> bool:
         """Apply the next entry; False where it was applied before, ``ValueError`` on a gap or broken chain."""
         if entry.seq <= self.head.seq:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from broker.adapters.state.codec import decision_json, read_decision, to_json
+from broker.adapters.state.codec import to_json
+from broker.adapters.state.judgements import decision_json, read_decision
 from broker.adapters.state.rules import capped
 from broker.adapters.state.sqlite.session import Session
 from broker.model.decision import Decision

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from itertools import islice
 from operator import attrgetter
 
-from broker.adapters.state.codec import detection_json, read_detection, to_json
+from broker.adapters.state.codec import to_json
+from broker.adapters.state.judgements import detection_json, read_detection
 from broker.adapters.state.sqlite.session import Row, Session
 from broker.model.detection import DetectionRecord, DetectionState
 

@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from broker.adapters.state.sqlite.connection import connect
 from broker.adapters.state.sqlite.connection import hold as hold_lock
-from broker.adapters.state.sqlite.lane import Inbox, Job, Lane, Line
+from broker.adapters.state.sqlite.inbox import Inbox, Job
+from broker.adapters.state.sqlite.lane import Lane, Line
 from broker.adapters.state.sqlite.queries import load_queries
 from broker.adapters.state.sqlite.revocations import start_log
 from broker.adapters.state.sqlite.schema import bring_up_to_date

@@ -1,0 +1,1 @@
+"""How the revocation log reaches this replica and its watchers."""

@@ -1,0 +1,208 @@
+"""LocalFeed: the revocation log of a broker that stands alone, live in memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from broker.adapters.feed.subscription import LocalSubscription, Waiter
+from broker.errors import LimitExceeded, Unavailable
+from broker.model.revocation import DenySet, LogEntry, LogHead
+from broker.ports import Clock, StateStore, Transaction
+from lockstep.formats import Reason
+
+_PAGE: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class FeedLimits:
+    """Bounds: entries that wait for one watcher, watchers, entries announced before one that is missing."""
+
+    queue: int = 1_024
+    subscribers: int = 10_000
+    ahead: int = 4_096
+
+
+class LocalFeed:
+    """Plug of `broker.ports.RevocationFeed`, owned by one event loop.
+
+    Entries are applied in order of their sequence, whatever the order of their
+    announcements; what nobody announced (its announcer was cancelled after the
+    commit) is read by `catch_up`. A log that does not continue where this
+    replica stands makes the feed infinitely old, and so stops grants.
+    """
+
+    def __init__(self, state: StateStore, clock: Clock, denials: DenySet, limits: FeedLimits) -> None:
+        """Use `load`."""
+        self._state = state
+        self._clock = clock
+        self._denials = denials
+        self._limits = limits
+        self._ahead: dict[int, LogEntry] = {}
+        self._subscriptions: set[LocalSubscription] = set()
+        self._waiters: set[Waiter] = set()
+        self._known_at = -math.inf
+
+    @classmethod
+    async def load(cls, state: StateStore, clock: Clock, limits: FeedLimits | None = None) -> LocalFeed:
+        """The feed with everything that denies now. Raises `Unavailable`."""
+        asked = clock.monotonic()
+        head, entries = await state.read(_snapshot)
+        denials = DenySet(head)
+        denials.load(entries, head)
+        feed = cls(state, clock, denials, limits or FeedLimits())
+        feed._known_at = asked
+        return feed
+
+    @property
+    def denials(self) -> DenySet:
+        """What is denied now."""
+        return self._denials
+
+    async def catch_up(self) -> int:
+        """Apply what the log has beyond this replica; the sequence applied.
+
+        Raises `Unavailable` where the state does not answer, or holds another
+        log than the one that this replica has followed.
+        """
+        asked = self._clock.monotonic()
+        while True:
+            mine = self._denials.head
+            head, entries = await self._state.read(_Tail(mine.seq))
+            self._check_continues(mine, head)
+            if _unbroken(mine.seq, entries, head):
+                for entry in entries:
+                    self._apply(entry)
+                self._apply_ahead()
+            else:
+                await self._reload()
+            if self._denials.seq >= head.seq:
+                break
+        self._known_at = max(self._known_at, asked)
+        return self._denials.seq
+
+    def announce(self, entries: Sequence[LogEntry]) -> None:
+        """Entries that this replica has committed. Never blocks, never raises for what they contain."""
+        for entry in entries:
+            if entry.seq > self._denials.seq:
+                self._ahead[entry.seq] = entry
+        try:
+            self._apply_ahead()
+        except Unavailable:
+            # `age` says it to whoever asks, and `catch_up` raises it again.
+            return
+        if len(self._ahead) > self._limits.ahead:
+            self._ahead.clear()  # catch_up reads them
+
+    def subscribe(self, audience: str) -> LocalSubscription:
+        """A queue of everything applied from now on: subscribe first, then read. Raises `LimitExceeded`."""
+        if len(self._subscriptions) >= self._limits.subscribers:
+            raise LimitExceeded("too many watchers on this broker")
+        subscription = LocalSubscription(self, audience, self._limits.queue)
+        self._subscriptions.add(subscription)
+        return subscription
+
+    def told(self, seq: int) -> Mapping[str, tuple[int, int]]:
+        """Per audience: (watchers subscribed, those that acknowledged `seq` or later)."""
+        found: dict[str, tuple[int, int]] = {}
+        for item in self._subscriptions:
+            subscribed, acknowledged = found.get(item.audience, (0, 0))
+            found[item.audience] = (subscribed + 1, acknowledged + (item.acknowledged >= seq))
+        return found
+
+    def age(self) -> float:
+        """Seconds since the last read of the head, that succeeded, was sent."""
+        return self._clock.monotonic() - self._known_at
+
+    async def wait_acknowledged(self, seq: int, timeout: float) -> bool:
+        """True once everybody who is subscribed now has acknowledged `seq` or has gone; False after `timeout` s."""
+        waiter = Waiter(seq, {item for item in self._subscriptions if item.acknowledged < seq})
+        self._waiters.add(waiter)
+        try:
+            return await waiter.wait(timeout)
+        finally:
+            self._waiters.discard(waiter)
+
+    # --- from the subscriptions -------------------------------------------------------------------
+
+    def acknowledged(self, subscription: LocalSubscription, seq: int) -> int:
+        """A watcher says that it has applied `seq`: as far as that can be true."""
+        possible = min(seq, self._denials.seq)
+        for waiter in self._waiters:
+            if possible >= waiter.seq:
+                waiter.heard(subscription)
+        return possible
+
+    def left(self, subscription: LocalSubscription) -> None:
+        """A watcher has gone."""
+        self._subscriptions.discard(subscription)
+        for waiter in self._waiters:
+            waiter.heard(subscription)
+
+    # --- applying ---------------------------------------------------------------------------------
+
+    def _apply_ahead(self) -> None:
+        while (entry := self._ahead.pop(self._denials.seq + 1, None)) is not None:
+            self._apply(entry)
+        if self._ahead and min(self._ahead) <= self._denials.seq:
+            self._ahead = {seq: entry for seq, entry in self._ahead.items() if seq > self._denials.seq}
+
+    def _apply(self, entry: LogEntry) -> None:
+        try:
+            applied = self._denials.apply(entry)
+        except ValueError as error:
+            raise self._astray() from error
+        if applied:
+            for subscription in self._subscriptions:
+                subscription.push(entry)
+
+    async def _reload(self) -> None:
+        # Entries were pruned before this replica saw them: they deny nothing any more, yet the chain has a gap.
+        mine = self._denials.head
+        head, entries = await self._state.read(_snapshot)
+        self._check_continues(mine, head)
+        if head.seq <= self._denials.seq:
+            return  # announcements have closed the gap meanwhile
+        self._denials.reload(entries, head)
+        self._ahead.clear()
+        for subscription in self._subscriptions:
+            subscription.overflow()
+
+    def _check_continues(self, mine: LogHead, head: LogHead) -> None:
+        # `mine` is from before the read: announcements may have gone on since.
+        if head.log_id != mine.log_id or head.seq < mine.seq or (head.seq == mine.seq and head != mine):
+            raise self._astray()
+
+    def _astray(self) -> Unavailable:
+        self._known_at = -math.inf
+        self._ahead.clear()
+        return Unavailable(
+            Reason.STATE_UNAVAILABLE, "the revocation log does not continue where this broker stands"
+        )
+
+
+class _Tail:
+    """Reads the head and what comes after a sequence, in one snapshot."""
+
+    def __init__(self, after: int) -> None:
+        self._after = after
+
+    async def __call__(self, tx: Transaction) -> tuple[LogHead, Sequence[LogEntry]]:
+        head = await tx.revocations.head()
+        if head.seq <= self._after:
+            return head, ()
+        return head, await tx.revocations.since(self._after, _PAGE)
+
+
+async def _snapshot(tx: Transaction) -> tuple[LogHead, Sequence[LogEntry]]:
+    return await tx.revocations.head(), await tx.revocations.live()
+
+
+def _unbroken(after: int, entries: Sequence[LogEntry], head: LogHead) -> bool:
+    """True where entries follow a sequence without a gap, up to the head or to a full page."""
+    last = after + len(entries)
+    return [entry.seq for entry in entries] == list(range(after + 1, last + 1)) and (
+        last == head.seq or len(entries) == _PAGE
+    )
