@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from broker.model.evidence import CodeSet, Evidence, Unit, hints_by_digest
-from broker.model.manifest import ReferenceValues
+from broker.model.manifest import DynamicLoad, Manifest, ReferenceValues
 from lockstep.formats import FindingReason, UnitKind
 
 
@@ -44,55 +45,24 @@ def appraise(evidence: Iterable[Evidence], code: CodeSet, reference: ReferenceVa
 
     `code` is the whole set (at Reattest the recorded set with the addition);
     the evidence items add what is not a digest. Every unit that runs must be
-    approved, every required unit must run, and anonymous, deleted or unknown
-    code must be permitted by name.
+    approved, every required unit must run, nothing may have been added after
+    the start where the manifest forbids it, and anonymous or unknown code must
+    be permitted by name; code whose file is gone never is.
     """
     items = tuple(evidence)
-    hints = hints_by_digest(hint for item in items for hint in item.hints)
-    findings: list[Finding] = []
-    approved = [reference.manifest.units.keys(), *(layer.units.keys() for layer in reference.layers)]
-    missing: set[Unit] = set(code.units)
-    for keys in approved:
-        missing -= keys
-    for unit in sorted(missing):
-        hint = hints.get(unit.digest)
-        findings.append(
-            Finding(
-                FindingReason.UNIT_NOT_APPROVED,
-                unit.kind,
-                unit.digest,
-                hint.path if hint else "",
-                hint.name if hint else "",
-            )
-        )
-    # What an included layer requires is required of the layer's own image, not
-    # of every application on top: only the application's list counts.
-    for entry in reference.manifest.units.values():
-        if entry.required and entry.unit not in code.units:
-            path = entry.paths[0] if entry.paths else ""
-            findings.append(
-                Finding(FindingReason.UNIT_MISSING, entry.unit.kind, entry.unit.digest, path, entry.package)
-            )
     layers = (reference.manifest, *reference.layers)
-    anonymous = frozenset(item for layer in layers for item in layer.anonymous)
-    unknown = frozenset(item for layer in layers for item in layer.unknown)
-    for item in items:
-        for mapping in item.anonymous:
-            if mapping.deleted:
-                findings.append(
-                    Finding(FindingReason.DELETED_FILE, None, b"", mapping.name, mapping.permissions)
-                )
-            elif mapping.permissions not in anonymous:
-                findings.append(
-                    Finding(FindingReason.ANONYMOUS_CODE, None, b"", mapping.name, mapping.permissions)
-                )
-        for code_item in item.unknown:
-            if code_item.name not in unknown:
-                findings.append(
-                    Finding(FindingReason.UNKNOWN_CODE, code_item.kind, b"", code_item.name, code_item.reason)
-                )
-    status = Status.CONTRAINDICATED if findings else Status.AFFIRMING
-    return Appraisal(status, reference, tuple(findings))
+    unapproved = code.units
+    for layer in layers:
+        unapproved = unapproved.difference(layer.units)
+    findings = [
+        *_unit_findings(FindingReason.UNIT_NOT_APPROVED, unapproved, items),
+        *_missing(code, reference.manifest),
+    ]
+    if reference.manifest.dynamic_load is DynamicLoad.FORBIDDEN:
+        later = {unit for item in items if item.base_digest for unit in item.units}
+        findings += _unit_findings(FindingReason.DYNAMIC_LOAD, later - unapproved, items)
+    findings += _unmeasured(items, layers)
+    return Appraisal(Status.CONTRAINDICATED if findings else Status.AFFIRMING, reference, tuple(findings))
 
 
 def best_appraisal(
@@ -113,15 +83,42 @@ def best_appraisal(
             best = result
     if best is not None:
         return best
-    hints = hints_by_digest(hint for item in items for hint in item.hints)
-    findings = tuple(
-        Finding(
-            FindingReason.UNIT_NOT_APPROVED,
-            unit.kind,
-            unit.digest,
-            hints[unit.digest].path if unit.digest in hints else "",
-            hints[unit.digest].name if unit.digest in hints else "",
-        )
-        for unit in sorted(code.units)
-    )
-    return Appraisal(Status.CONTRAINDICATED, None, findings)
+    findings = [*_unit_findings(FindingReason.UNIT_NOT_APPROVED, code.units, items), *_unmeasured(items, ())]
+    return Appraisal(Status.CONTRAINDICATED, None, tuple(findings))
+
+
+def _unit_findings(
+    reason: FindingReason, units: Iterable[Unit], items: tuple[Evidence, ...]
+) -> Iterator[Finding]:
+    """Findings in a fixed order. Hints are looked up only here: in the good case nobody asks for them."""
+    failed = sorted(units, key=attrgetter("kind", "digest"))
+    hints = hints_by_digest(hint for item in items for hint in item.hints) if failed else {}
+    for unit in failed:
+        hint = hints.get(unit.digest)
+        yield Finding(reason, unit.kind, unit.digest, hint.path if hint else "", hint.name if hint else "")
+
+
+def _missing(code: CodeSet, manifest: Manifest) -> Iterator[Finding]:
+    # What an included layer requires is required of the layer's own image, not
+    # of every application on top: only the application's list counts.
+    for entry in manifest.required_units():
+        if entry.unit not in code.units:
+            path = entry.paths[0] if entry.paths else ""
+            yield Finding(FindingReason.UNIT_MISSING, entry.unit.kind, entry.unit.digest, path, entry.package)
+
+
+def _unmeasured(items: tuple[Evidence, ...], layers: tuple[Manifest, ...]) -> Iterator[Finding]:
+    anonymous = frozenset(permissions for layer in layers for permissions in layer.anonymous)
+    unknown = frozenset(name for layer in layers for name in layer.unknown)
+    for item in items:
+        for mapping in item.anonymous:
+            if mapping.deleted:
+                reason = FindingReason.DELETED_FILE
+            elif mapping.permissions not in anonymous:
+                reason = FindingReason.ANONYMOUS_CODE
+            else:
+                continue
+            yield Finding(reason, None, b"", mapping.name, mapping.permissions)
+        for code in item.unknown:
+            if code.name not in unknown:
+                yield Finding(FindingReason.UNKNOWN_CODE, code.kind, b"", code.name, code.reason)

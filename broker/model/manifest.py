@@ -216,7 +216,7 @@ def parse_manifest(payload: bytes) -> Manifest:
     that a Statement cannot name one code set and list another.
     """
     keys = ("_type", "subject", "predicateType", "predicate")
-    statement = read_object(strict_json(payload, depth=16), "statement", keys, keys)
+    statement = read_object(strict_json(payload), "statement", keys, keys)
     if statement["_type"] != STATEMENT_TYPE:
         raise Malformed("statement._type: not an in-toto Statement v1")
     if statement["predicateType"] != MANIFEST_PREDICATE_TYPE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -80,15 +80,15 @@ def _finite(text: str) -> float:
 
 
 def read_object(
-    value: Any, where: str, keys: Iterable[str] | None, required: Iterable[str] = ()
+    value: Any, where: str, keys: Collection[str] | None, required: Iterable[str] = ()
 ) -> Mapping[str, Any]:
     """An object with no key but `keys` (None: any) and with all of `required`. Raises `Malformed`."""
     if not isinstance(value, dict):
         raise Malformed(f"{where}: not an object")
     if keys is not None:
-        unknown = value.keys() - keys
-        if unknown:
-            raise Malformed(f"{where}: unknown key {min(unknown)[:64]!r}")
+        for name in value:
+            if name not in keys:
+                raise Malformed(f"{where}: unknown key {name[:64]!r}")
     for name in required:
         if name not in value:
             raise Malformed(f"{where}: {name!r} is missing")

@@ -89,6 +89,7 @@ class FindingReason(enum.StrEnum):
     ANONYMOUS_CODE = "anonymous_code"
     DELETED_FILE = "deleted_file"
     GENERATED_CODE = "generated_code"
+    DYNAMIC_LOAD = "dynamic_load"
 
 
 class UnitKind(enum.StrEnum):
@@ -152,7 +153,9 @@ def jwk_thumbprint(jwk: Mapping[str, str]) -> bytes:
 
 def canonical_json(value: object) -> bytes:
     """JSON with sorted keys, no white space, UTF-8: for values of strings, integers, lists, objects."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
 
 
 def proof_claims(
