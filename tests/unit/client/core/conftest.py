@@ -1,0 +1,74 @@
+"""A fake broker over real TLS, and a client's settings for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from lockstep.formats import code_set_digest
+from lockstep.v1 import evidence_pb2
+from lockstep_client.evidence import EvidenceSource, Measured
+from lockstep_client.settings import Settings
+from tests.fakes.broker import FakeBroker
+from tests.fakes.tls import ServerFiles, server_files
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> ServerFiles:
+    return server_files(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def broker(tls: ServerFiles) -> Iterator[FakeBroker]:
+    server = FakeBroker(tls).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def settings(broker: FakeBroker, tls: ServerFiles, tmp_path: Path) -> Settings:
+    token = tmp_path / "identity.jwt"
+    token.write_text("header.claims.signature\n")
+    return Settings(address=broker.address, ca_file=str(tls.ca_file), identity_token_file=str(token))
+
+
+class Loaded:
+    """Evidence of a made-up code set that a test can grow."""
+
+    def __init__(self) -> None:
+        self.digests: set[bytes] = {bytes([1]) * 32}
+
+    def source(self) -> EvidenceSource:
+        return Measured(self._measure, self._state)
+
+    def _measure(self, base: frozenset[bytes] | None) -> frozenset[bytes]:
+        return frozenset(self.digests) | (base or frozenset())
+
+    def _state(
+        self, found: frozenset[bytes], nonce: bytes, thumbprint: bytes, base: frozenset[bytes] | None
+    ) -> bytes:
+        kind = evidence_pb2.UNIT_KIND_PYTHON_SOURCE
+        added: Sequence[bytes] = sorted(found - (base or frozenset()))
+        return evidence_pb2.EvidenceStatement(
+            nonce=nonce,
+            key_thumbprint=thumbprint,
+            units=[evidence_pb2.UnitSet(kind=kind, digests=added)],
+            code_set_digest=_digest(found),
+            base_digest=b"" if base is None else _digest(base),
+        ).SerializeToString()
+
+
+def _digest(found: frozenset[bytes]) -> bytes:
+    return code_set_digest(("python_source", item) for item in found)
+
+
+@pytest.fixture
+def loaded() -> Loaded:
+    return Loaded()
+
+
+@pytest.fixture
+def evidence(loaded: Loaded) -> Callable[[], EvidenceSource]:
+    return loaded.source
