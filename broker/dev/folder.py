@@ -85,11 +85,18 @@ class Laptop:
 
 
 def make(
-    folder: Path, clock: Clock, *, enforce: bool = False, port: int = 0, includes: Sequence[Path] = ()
+    folder: Path,
+    clock: Clock,
+    *,
+    enforce: bool = False,
+    port: int = 0,
+    includes: Sequence[Path] = (),
+    keep: bool = False,
 ) -> Laptop:
     """Make what is missing and keep what is there, so that clients of an earlier start reconnect.
 
     `port` is the first of three; 0 keeps the earlier ones or takes free ones.
+    `keep` leaves a configuration that is there as it is: it may be in use.
     Raises `FolderRefused`, `broker.crypto.keyfiles.KeyFileError`.
     """
     folder = folder.expanduser().absolute()
@@ -213,9 +220,8 @@ receipts = "receipts.key"
 challenge = "state/challenge.secret"
 
 [limits]
-attestations_per_identity = 100
 attestations_per_address = 1000
-failures_per_instance = 1000
+refusals = 1000
 
 [identity.dev]
 kind = "oidc"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from broker.adapters.backends.jwt import check_parameters
 from broker.crypto.keyfiles import KeyFileError, key_id, load_public_key, read_secret
+from broker.crypto.webhooks import WebhookKeyError, parse_verifying_key
 from broker.settings.book import Tables
 from broker.settings.problems import Problem, nearest
 from broker.settings.server import Server
@@ -68,6 +70,10 @@ def _names(source: Source, tables: Tables) -> Iterator[Fault]:
                 f"[identity.{match.source}] verifies JWTs, whose subjects are no SPIFFE IDs; use subject"
             )
             yield table, name, "identity.spiffe_id", message
+        if isinstance(provider, OidcSource):
+            for claim in match.claims.keys() - provider.known_claims():
+                message = f"[identity.{match.source}] does not read this claim; name it in its claims"
+                yield table, name, f"identity.claims.{claim}", message
         if isinstance(provider, SpiffeSource):
             for key, pattern in (("spiffe_id", match.spiffe_id), ("subject", match.subject)):
                 if pattern and not pattern.startswith(f"spiffe://{provider.trust_domain}/"):
@@ -162,6 +168,10 @@ def _audiences(server: Server | None, tables: Tables) -> Iterator[Fault]:
             message = 'is missing; say who checks the token, for example audience = "orders"'
             yield "roles", name, "backend.audience", message
             continue
+        try:
+            check_parameters(tables.parameters[name])
+        except ValueError as error:
+            yield "roles", name, "backend", str(error)
         if audience in reserved:
             message = f'"{audience}" is an audience of the broker itself, or of identity tokens; take another'
             yield "roles", name, "backend.audience", message
@@ -203,9 +213,8 @@ def _detectors(tables: Tables) -> Iterator[Fault]:
     for name, table in tables.detectors.items():
         for path in table.keys:
             try:
-                if path.suffix == ".pub":
-                    load_public_key(path)
-                else:
-                    read_secret(path)
+                parse_verifying_key(read_secret(path).decode("ascii", "replace"))
             except KeyFileError as error:
                 yield "detectors", name, "keys", str(error)
+            except WebhookKeyError as error:
+                yield "detectors", name, "keys", f"{path}: {error}"

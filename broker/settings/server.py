@@ -49,6 +49,18 @@ class KeyRing(Table):
     old: tuple[File, ...] = ()
 
 
+class Audit(Table):
+    """`path` is a file of JSON lines, chained by hash; absent: ``audit.jsonl`` beside the state."""
+
+    path: File | None = None
+
+
+class Http(Table):
+    """`metrics` says who may scrape: everybody who reaches the port, or this host only."""
+
+    metrics: Literal["anyone", "loopback"] = "loopback"
+
+
 class Keys(Table):
     """Private keys, each for one purpose. `challenge` is made at first start, beside the state, where absent."""
 
@@ -58,30 +70,45 @@ class Keys(Table):
 
 
 class Limits(Table):
-    """What one caller may cost (`protocol.md`, Limits). Sizes in bytes, times in seconds."""
+    """What one caller may cost (`protocol.md`, Limits). Sizes in bytes, times in seconds, rates a second."""
 
-    message: Bytes = 4 * 1024 * 1024
-    evidence_units: Count = 20_000
-    evidence_items: Count = 4
-    streams: Count = 10_000
-    streams_per_identity: Count = 16
-    attestations_per_identity: Count = 5
-    attestations_per_address: Count = 20
-    failures_per_instance: Count = 5
-    failures_per: Seconds = 600.0
+    request: Bytes = 64 * 1024
+    evidence: Bytes = 8 * 1024 * 1024
+    evidence_units: Count = 50_000
+    manifest: Bytes = 16 * 1024 * 1024
     webhook: Bytes = 256 * 1024
-    proof_window: Seconds = 60.0
-    report_age: Seconds = 300.0
+
+    calls_per_address: Count = 1_000
+    calls_per_identity: Count = 200
+    attestations_per_address: Count = 50
+    reports_per_workload: Count = 10
+    refusals: Count = 20
+    refusals_per: Seconds = 600.0
+    leases_per_attestation: Count = 100
+
+    streams: Count = 20_000
+    streams_per_caller: Count = 16
+    streams_per_connection: Count = 256
+    http_connections: Count = 1_000
+    watch_queue: Count = 1_024
+    state_queue: Count = 8_192
+
+    call: Seconds = 30.0
+    backend: Seconds = 60.0
+    state: Seconds = 10.0
     challenge: Seconds = 30.0
+    proof_window: Seconds = 30.0
+    report_age: Seconds = 60.0
     attestation: Seconds = 300.0
+    manifest_grace: Seconds = 86_400.0
+    quarantine: Seconds = 900.0
     ttl_shortest: Seconds = 10.0
     ttl_longest: Seconds = 86_400.0
     state_age: Seconds = 2.0
     poll: Seconds = 0.5
-    watch_queue: Count = 1_024
-    watch_silence: Seconds = 6.0
-    state_queue: Count = 4_096
-    connection_age: Seconds = 1_800.0
+    settle: Seconds = 8.0
+    connection_age: Seconds = 3_600.0
+    connection_grace: Seconds = 60.0
     drain: Seconds = 10.0
 
 
@@ -95,4 +122,6 @@ class Server(Table):
     tls: Tls
     state: State
     keys: Keys
+    audit: Audit = Field(default_factory=Audit)
+    http: Http = Field(default_factory=Http)
     limits: Limits = Field(default_factory=Limits)

@@ -21,7 +21,18 @@ NAMED: Final = (
     "resource_servers",
 )
 """Tables of named entries: any file may have some, each name stands in one file only."""
-SERVER: Final = ("cluster", "issuer", "reflection", "listen", "tls", "state", "keys", "limits")
+SERVER: Final = (
+    "cluster",
+    "issuer",
+    "reflection",
+    "listen",
+    "tls",
+    "state",
+    "keys",
+    "audit",
+    "http",
+    "limits",
+)
 """Keys of the main file."""
 PREFIX: Final = "LOCKSTEP_"
 _MAX_FILE: Final = 4 * 1024 * 1024

@@ -7,6 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from broker.adapters.identity.oidc import OidcRules
+from broker.adapters.identity.presets import KNOWN_CLAIMS, Preset
+from broker.crypto.jwk import ALGORITHMS
 from broker.model.detection import DetectionKind
 from broker.model.evidence import Assurance
 from broker.model.revocation import SelectorKind
@@ -15,7 +18,6 @@ from broker.settings.problems import nearest
 from broker.settings.server import Table
 from broker.settings.values import Count, File, Seconds, Subject, Text, Url
 
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 RIGHTS = (
     *("read", "explain", "publish", "retire", "withdraw", "lift", "introspect", "revoke:*"),
     *(f"revoke:{kind.value}" for kind in SelectorKind),
@@ -35,6 +37,7 @@ def _folder(value: Any) -> Any:
     return None if value == "state" else value
 
 
+TrustDomain = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,255}$")]
 Level = Annotated[Assurance, BeforeValidator(_level)]
 
 
@@ -42,17 +45,26 @@ Level = Annotated[Assurance, BeforeValidator(_level)]
 
 
 class OidcSource(Table):
-    """Bearer JWTs of one issuer (OIDC, Kubernetes service accounts, SPIRE JWT-SVIDs).
+    """Bearer JWTs of one issuer (OIDC, Kubernetes service accounts, CI jobs, SPIRE JWT-SVIDs).
 
     Keys come from `jwks_file`, from `jwks_url`, or are discovered at the issuer.
+    `preset` names an issuer whose claims are known, `claims` further ones that
+    roles may match.
     """
 
     kind: Literal["oidc"]
-    issuer: Url
+    issuer: Url = ""
     audience: Text
     algorithms: Annotated[tuple[str, ...], Field(min_length=1)]
+    preset: Preset = Preset.OIDC
+    trust_domain: TrustDomain = ""
+    claims: tuple[Text, ...] = ()
+    other_audiences: bool = False
+    max_age: Seconds | None = None
+    leeway: Seconds = 30.0
     jwks_file: File | None = None
     jwks_url: Url | None = None
+    jwks_hosts: tuple[Text, ...] = ()
     ca_file: File | None = None
 
     @model_validator(mode="after")
@@ -64,14 +76,34 @@ class OidcSource(Table):
             raise ValueError("names both jwks_file and jwks_url; keep one")
         if not self.jwks_file and not (self.jwks_url or self.issuer).startswith("https://"):
             raise ValueError("its keys would be fetched without TLS; use https, or give jwks_file")
+        self.rules("")
         return self
+
+    def rules(self, name: str) -> OidcRules:
+        """What the plug holds tokens to. Raises ``ValueError``."""
+        return OidcRules(
+            name=name,
+            issuer=self.issuer,
+            audience=self.audience,
+            algorithms=frozenset(self.algorithms),
+            preset=self.preset,
+            trust_domain=self.trust_domain,
+            claims=self.claims,
+            max_age=self.max_age,
+            leeway=self.leeway,
+            other_audiences=self.other_audiences,
+        )
+
+    def known_claims(self) -> frozenset[str]:
+        """Claims that a match may name."""
+        return frozenset((*KNOWN_CLAIMS[self.preset], *self.claims))
 
 
 class SpiffeSource(Table):
     """X.509-SVIDs of one trust domain, on the `mtls` listener."""
 
     kind: Literal["spiffe"]
-    trust_domain: Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,255}$")]
+    trust_domain: TrustDomain
     bundle: File
 
 

@@ -87,6 +87,8 @@ def _path(value: Any, info: ValidationInfo) -> Path:
 
 
 def _url(value: str) -> str:
+    if not value:
+        raise ValueError('is empty; write for example "https://issuer.example"')
     if "|" in value:
         raise ValueError('has a "|", which separates issuer and subject in identity names; use another URL')
     parts = urlsplit(value)

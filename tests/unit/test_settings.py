@@ -122,7 +122,7 @@ FAULTS = [
     ('ttl = "5m"', 'ttl = "0s"', "roles.dev.ttl.self: must be longer than nothing"),
     ('ttl = "5m"', "ttl = {}", "roles.dev.ttl: is empty"),
     ('ttl = "5m"', 'ttl = { slef = "5m" }', '"slef" is no assurance level; did you mean "self"?'),
-    ("[limits]\n", '[limits]\nmessage = "4 parsecs"\n', "limits.message: is no size"),
+    ("[limits]\n", '[limits]\nevidence = "4 parsecs"\n', "limits.evidence: is no size"),
     ("[limits]\n", "[limits]\nstreams = 0\n", "limits.streams: input should be greater than 0"),
     ('tls = "127.0.0.1:', 'tls = "127.0.0.1.', "listen.tls: is no address"),
     ('issuer = "https://127', 'issuer = "https://a|b', 'issuer: has a "|"'),
@@ -213,6 +213,12 @@ FAULTS = [
         'kind = "jwt"\naudience = "other"',
         '"dev" contradicts [backends.jwt], which says "other"',
     ),
+    (
+        'audience = "dev" }',
+        'audience = "dev", claims = { sub = "x" } }',
+        "claims.sub: the broker alone says this",
+    ),
+    ('keys = ["detector.secret"]', 'keys = ["signer.key"]', "signer.key: a webhook key begins with whsec_"),
     ('ttl = "5m"', 'ttl = "1s"', "roles.dev.ttl.self: shorter than limits.ttl_shortest (10 s); lengthen it"),
     (
         'ttl = "5m"',
@@ -366,7 +372,7 @@ def test_the_environment_overrides(folder: Path) -> None:
         folder / "lockstep.toml",
         {
             "LOCKSTEP_LISTEN__TLS": "127.0.0.1:1",
-            "LOCKSTEP_LIMITS__MESSAGE": "1MiB",
+            "LOCKSTEP_LIMITS__EVIDENCE": "1MiB",
             "LOCKSTEP_LIMITS__STREAMS": "7",
             "LOCKSTEP_REFLECTION": "false",
             "LOCKSTEP_ROLES__DEV__MODE": "enforce",
@@ -376,7 +382,7 @@ def test_the_environment_overrides(folder: Path) -> None:
         },
     )
     assert str(settings.server.listen.tls) == "127.0.0.1:1"
-    assert (settings.server.limits.message, settings.server.limits.streams) == (1024**2, 7)
+    assert (settings.server.limits.evidence, settings.server.limits.streams) == (1024**2, 7)
     assert settings.server.reflection is False
     assert settings.book.roles["dev"].mode is Mode.ENFORCE
     assert settings.server.cluster == "eu-1"
