@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -72,3 +74,26 @@ def loaded() -> Loaded:
 @pytest.fixture
 def evidence(loaded: Loaded) -> Callable[[], EvidenceSource]:
     return loaded.source
+
+
+def becomes(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    """For what has no event of its own: looks until it is so, fails the test after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it never became so"
+        threading.Event().wait(0.01)
+
+
+def refusal(look: Callable[[], object], kind: type[Exception], timeout: float = 10.0) -> Exception:
+    """The error of the first look that fails; it has to be of a kind."""
+    found: list[Exception] = []
+
+    def failed() -> bool:
+        try:
+            look()
+        except kind as error:
+            found.append(error)
+        return bool(found)
+
+    becomes(failed, timeout)
+    return found[0]
