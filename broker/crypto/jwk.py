@@ -21,6 +21,7 @@ ALGORITHMS: Final[Mapping[str, Any]] = MappingProxyType(
     {
         "ES256": ECAlgorithm(ECAlgorithm.SHA256, ec.SECP256R1),
         "ES384": ECAlgorithm(ECAlgorithm.SHA384, ec.SECP384R1),
+        "ES512": ECAlgorithm(ECAlgorithm.SHA512, ec.SECP521R1),
         "EdDSA": OKPAlgorithm(),
         "RS256": RSAAlgorithm(RSAAlgorithm.SHA256),
         "RS384": RSAAlgorithm(RSAAlgorithm.SHA384),
@@ -85,7 +86,7 @@ def algorithms_of(key: PublicKey) -> frozenset[str]:
     if isinstance(key, ed25519.Ed25519PublicKey):
         return frozenset({"EdDSA"})
     if isinstance(key, ec.EllipticCurvePublicKey):
-        name = {"secp256r1": "ES256", "secp384r1": "ES384"}.get(key.curve.name)
+        name = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}.get(key.curve.name)
         return frozenset({name}) if name else frozenset()
     # Costly or tiny exponents and moduli are an attack on us or on the issuer; no issuer needs them.
     if key.key_size not in _RSA_BITS or key.public_numbers().e != _RSA_EXPONENT:

@@ -46,7 +46,7 @@ def load_private_key(path: str | os.PathLike[str]) -> PrivateKey:
 
 def load_public_key(path: str | os.PathLike[str]) -> PublicKey:
     """A public key, of a file that not everybody can write. Raises `KeyFileError`."""
-    data = _read(path, private=False)
+    data = read_public(path)
     try:
         key = serialization.load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm):
@@ -65,6 +65,11 @@ def read_secret(path: str | os.PathLike[str]) -> bytes:
     if not secret:
         raise KeyFileError(f"{path}: the file is empty")
     return secret
+
+
+def read_public(path: str | os.PathLike[str], *, limit: int = MAX_KEY_FILE) -> bytes:
+    """The bytes of a file of keys or certificates that not everybody can write. Raises `KeyFileError`."""
+    return _read(path, private=False, limit=limit)
 
 
 def key_id(public: PublicKey) -> str:
@@ -115,7 +120,7 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _read(path: str | os.PathLike[str], *, private: bool) -> bytes:
+def _read(path: str | os.PathLike[str], *, private: bool, limit: int = MAX_KEY_FILE) -> bytes:
     # Non-blocking, so that a pipe put in a key's place cannot hold up the start. Checks are on the open
     # descriptor: what was checked is what is read.
     try:
@@ -128,18 +133,19 @@ def _read(path: str | os.PathLike[str], *, private: bool) -> bytes:
             raise KeyFileError(f"{path}: not a regular file")
         _check_access(path, status, private=private)
         with open(descriptor, "rb", closefd=False) as file:
-            data = file.read(MAX_KEY_FILE + 1)
+            data = file.read(limit + 1)
     except OSError as error:
         raise KeyFileError(f"{path}: cannot be read: {error.strerror}") from None
     finally:
         os.close(descriptor)
-    if len(data) > MAX_KEY_FILE:
-        raise KeyFileError(f"{path}: larger than {MAX_KEY_FILE} bytes")
+    if len(data) > limit:
+        raise KeyFileError(f"{path}: larger than {limit} bytes")
     return data
 
 
 def _check_access(path: str | os.PathLike[str], status: os.stat_result, *, private: bool) -> None:
-    if status.st_uid not in (0, os.geteuid()):
+    # Whoever writes a public file was named by the operator: often the identity provider's own user.
+    if private and status.st_uid not in (0, os.geteuid()):
         raise KeyFileError(f"{path}: belongs to user {status.st_uid}; run: chown {os.geteuid()} {path}")
     mode = stat.S_IMODE(status.st_mode)
     if private and mode & 0o077:
