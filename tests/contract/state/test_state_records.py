@@ -1,0 +1,254 @@
+"""Contract: detections, decisions, role versions, manifests and what counts once."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from broker.adapters.state.rules import MAX_FINDINGS
+from broker.errors import Conflict
+from broker.model.appraisal import Finding
+from broker.model.decision import Decision, DecisionKind, Effect
+from broker.model.detection import DetectionState
+from broker.model.evidence import Unit
+from broker.model.manifest import ManifestState, ManifestUnit
+from broker.ports import StateStore
+from lockstep.formats import FindingReason, Reason, UnitKind
+from tests.contract.state.calls import Call
+from tests.contract.state.nouns import NOW, decision, detection, digest, manifest, role
+
+
+async def test_detections_come_back_as_they_were(state: StateStore) -> None:
+    call = Call(state)
+    await call.detections.add(detection())
+    assert await call.detections.get(detection().id) == detection()
+    assert await call.detections.get("never") is None
+    with pytest.raises(Conflict):
+        await call.detections.add(detection())
+
+
+async def test_a_detection_changes_its_state(state: StateStore) -> None:
+    call = Call(state)
+    held = detection(state=DetectionState.HELD, decided_by="", reason="cap")
+    await call.detections.add(held)
+    assert await call.detections.set_state(held.id, DetectionState.APPLIED, "operator:a", "approved")
+    expected = replace(held, state=DetectionState.APPLIED, decided_by="operator:a", reason="approved")
+    assert await call.detections.get(held.id) == expected
+    assert not await call.detections.set_state("never", DetectionState.APPLIED, "", "")
+
+
+async def test_by_event_is_the_first_report(state: StateStore) -> None:
+    call = Call(state)
+    for number, name in ((2, "falco"), (1, "falco"), (3, "tetragon")):
+        record = detection(number)
+        await call.detections.add(
+            replace(record, detection=replace(record.detection, detector=name, event_id="same"))
+        )
+    assert (await call.detections.by_event("falco", "same")).id == "det-000001"
+    assert (await call.detections.by_event("tetragon", "same")).id == "det-000003"
+    assert await call.detections.by_event("falco", "never") is None
+
+
+async def test_applied_instances_are_distinct(state: StateStore) -> None:
+    call = Call(state)
+    await call.detections.add(detection(1, instances=("a", "b")))
+    await call.detections.add(detection(2, instances=("b", "c")))
+    await call.detections.add(detection(3, instances=()))
+    await call.detections.add(detection(4, instances=("d",), state=DetectionState.OBSERVED))
+    other = detection(5, instances=("e",))
+    await call.detections.add(replace(other, detection=replace(other.detection, detector="other")))
+    assert await call.detections.applied_instances("falco", 0.0) == 3
+    assert await call.detections.applied_instances("falco", NOW + 2) == 2
+    assert await call.detections.applied_instances("falco", NOW + 2.5) == 0
+    assert await call.detections.applied_instances("never", 0.0) == 0
+
+
+async def test_pages_of_detections(state: StateStore) -> None:
+    call = Call(state)
+    for number, item in enumerate([*DetectionState, *DetectionState], 1):
+        await call.detections.add(detection(number, state=item))
+    every = [f"det-{number:06}" for number in range(1, 2 * len(DetectionState) + 1)]
+    first = list(DetectionState)[:2]
+
+    async def page(*arguments: object) -> list[str]:
+        return [record.id for record in await call.detections.page(*arguments)]
+
+    assert await page([], 100) == every
+    assert await page([], 2, every[2]) == every[3:5]
+    half = len(DetectionState)
+    assert await page(first, 100) == [*every[:2], *every[half : half + 2]]
+    assert await page(first, 2, every[0]) == [every[1], every[half]]
+
+
+async def test_decisions_come_back_as_they_were(state: StateStore) -> None:
+    call = Call(state)
+    bare = Decision("dec-000002", DecisionKind.LIFT, NOW, Reason.OK, Effect.LIFTED)
+    for item in (decision(), bare):
+        await call.decisions.add(item)
+        assert await call.decisions.get(item.id) == item
+    assert await call.decisions.get("never") is None
+    with pytest.raises(Conflict):
+        await call.decisions.add(bare)
+
+
+@pytest.mark.parametrize("total", [0, 100_000])
+async def test_findings_are_capped_and_counted(state: StateStore, total: int) -> None:
+    call = Call(state)
+    many = tuple(
+        Finding(FindingReason.UNIT_NOT_APPROVED, UnitKind.SCRIPT, digest(number))
+        for number in range(MAX_FINDINGS + 5)
+    )
+    await call.decisions.add(decision(findings=many, findings_total=total))
+    found = await call.decisions.get(decision().id)
+    assert found.findings == many[:MAX_FINDINGS]
+    assert found.findings_total == max(total, MAX_FINDINGS + 5)
+
+
+async def test_pages_of_decisions(state: StateStore) -> None:
+    call = Call(state)
+    # Ids and times do not agree about the order: ids win.
+    for number, at in ((1, 50), (2, 10), (3, 40), (4, 20), (5, 30)):
+        await call.decisions.add(decision(number, at=NOW + at))
+
+    async def page(*arguments: object) -> list[int]:
+        return [int(item.id[4:]) for item in await call.decisions.page(*arguments)]
+
+    assert await page(0.0, 10) == [1, 2, 3, 4, 5]
+    assert await page(0.0, 2, "dec-000002") == [3, 4]
+    assert await page(NOW + 20, 10) == [1, 3, 4, 5]
+    assert await page(NOW + 20, 2) == [1, 3]
+    assert await page(NOW + 20, 2, "dec-000003") == [4, 5]
+    assert await page(NOW + 51, 2) == []
+
+
+async def test_role_versions(state: StateStore) -> None:
+    call = Call(state)
+    first = role()
+    assert await call.roles.text(first.version) is None
+    await call.roles.record(first, NOW)
+    await call.roles.record(replace(first, text="forged"), NOW + 1)
+    assert await call.roles.text(first.version) == first.text
+
+
+async def test_manifests_come_back_as_they_were(state: StateStore) -> None:
+    call = Call(state)
+    assert await call.manifests.add(manifest())
+    assert await call.manifests.get(manifest().manifest.digest) == manifest()
+    assert await call.manifests.by_version("shop", 1) == manifest()
+    assert await call.manifests.get(digest("never")) is None
+    assert await call.manifests.by_version("shop", 2) is None
+
+
+async def test_a_version_binds_one_digest_for_ever(state: StateStore) -> None:
+    call = Call(state)
+    first = manifest()
+    assert await call.manifests.add(first)
+    assert not await call.manifests.add(first)
+    other = manifest(manifest=replace(first.manifest, digest=digest("forged")))
+    assert not await call.manifests.add(other)
+    renamed = manifest(manifest=replace(first.manifest, version=2))
+    assert not await call.manifests.add(renamed)
+    assert await call.manifests.set_state(first.manifest.digest, ManifestState.WITHDRAWN)
+    assert not await call.manifests.add(first)
+    assert not await call.manifests.add(other)
+
+
+async def test_withdrawn_is_the_end(state: StateStore) -> None:
+    call = Call(state)
+    await call.manifests.add(manifest())
+    key = manifest().manifest.digest
+    assert await call.manifests.set_state(key, ManifestState.RETIRED)
+    assert await call.manifests.set_state(key, ManifestState.IN_FORCE)
+    assert await call.manifests.set_state(key, ManifestState.WITHDRAWN)
+    assert await call.manifests.set_state(key, ManifestState.WITHDRAWN)
+    assert not await call.manifests.set_state(key, ManifestState.IN_FORCE)
+    assert not await call.manifests.set_state(digest("never"), ManifestState.IN_FORCE)
+    assert (await call.manifests.get(key)).state is ManifestState.WITHDRAWN
+
+
+async def test_manifests_of_an_application(state: StateStore) -> None:
+    call = Call(state)
+    for version, application in ((1, "shop"), (10, "shop"), (2, "shop"), (5, "base")):
+        await call.manifests.add(manifest(version, application))
+    await call.manifests.set_state(digest("shop/2"), ManifestState.RETIRED)
+
+    async def versions(*arguments: object) -> list[tuple[str, int]]:
+        found = await call.manifests.of_application(*arguments)
+        return [(record.manifest.application, record.manifest.version) for record in found]
+
+    assert await versions("shop", []) == [("shop", 10), ("shop", 2), ("shop", 1)]
+    assert await versions("shop", [ManifestState.IN_FORCE]) == [("shop", 10), ("shop", 1)]
+    assert await versions("", [ManifestState.IN_FORCE, ManifestState.RETIRED]) == [
+        ("shop", 10),
+        ("base", 5),
+        ("shop", 2),
+        ("shop", 1),
+    ]
+    assert await versions("never", []) == []
+
+
+async def test_signatures_are_added(state: StateStore) -> None:
+    call = Call(state)
+    await call.manifests.add(manifest())
+    key = manifest().manifest.digest
+    await call.manifests.add_signatures(key, b"merged", ["bob", "carol"])
+    found = await call.manifests.get(key)
+    assert (found.envelope, found.signers) == (b"merged", ("alice", "bob", "carol"))
+    await call.manifests.add_signatures(digest("never"), b"x", ["x"])
+    assert await call.manifests.get(digest("never")) is None
+
+
+async def test_the_floor_never_sinks(state: StateStore) -> None:
+    call = Call(state)
+    assert await call.manifests.floor("shop") == 0
+    for version, expected in ((5, 5), (3, 5), (2**62, 2**62)):
+        await call.manifests.raise_floor("shop", version)
+        assert await call.manifests.floor("shop") == expected
+    assert await call.manifests.floor("base") == 0
+
+
+async def test_packages(state: StateStore) -> None:
+    call = Call(state)
+    await call.manifests.add(manifest())
+    # Another manifest knows a file of the first as a unit, and libc in another package too.
+    entries = [
+        ManifestUnit(Unit(UnitKind.PYTHON_BYTECODE, digest("app.pyc")), (), (), "pkg:pypi/app@1"),
+        ManifestUnit(Unit(UnitKind.SHARED_OBJECT, digest("libc")), (), (), "pkg:apk/musl@1"),
+    ]
+    second = manifest(2)
+    content = replace(second.manifest, units={item.unit: item for item in entries})
+    assert await call.manifests.digests_of_package("pkg:pypi/app@1") == [digest("app")]
+    await call.manifests.add(replace(second, manifest=content))
+    assert await call.manifests.digests_of_package("pkg:pypi/app@1") == sorted(
+        [digest("app"), digest("app.pyc")]
+    )
+    assert await call.manifests.digests_of_package("never") == []
+    asked = [digest("app"), digest("app.pyc"), digest("libc"), digest("python"), digest("never")]
+    assert await call.manifests.packages_of_digests(asked) == {
+        digest("app"): "pkg:pypi/app@1",
+        digest("app.pyc"): "pkg:pypi/app@1",
+        digest("libc"): "pkg:apk/musl@1",
+    }
+    assert await call.manifests.packages_of_digests([]) == {}
+
+
+async def test_a_claim_succeeds_once_among_many(state: StateStore) -> None:
+    call = Call(state)
+    claims = await asyncio.gather(*(call.replays.claim("proof", b"key", NOW + n) for n in range(50)))
+    assert sorted(claims) == [False] * 49 + [True]
+    assert await call.replays.claim("nonce", b"key", NOW)
+    assert await call.replays.claim("proof", b"key2", NOW)
+
+
+async def test_expired_claims_are_pruned(state: StateStore) -> None:
+    call = Call(state)
+    for number in range(5):
+        assert await call.replays.claim("proof", bytes([number]), NOW + number)
+    assert await call.replays.prune(NOW - 1, 10) == 0
+    assert await call.replays.prune(NOW + 3, 3) == 3
+    assert await call.replays.prune(NOW + 3, 3) == 1
+    assert await call.replays.prune(NOW + 3, 3) == 0
+    assert await call.replays.claim("proof", bytes([0]), NOW + 9)
+    assert not await call.replays.claim("proof", bytes([4]), NOW + 9)
