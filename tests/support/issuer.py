@@ -22,6 +22,13 @@ JWKS = "/keys"
 Answer = tuple[int, Mapping[str, str], bytes]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up in the middle is part of the tests."""
+
+
 class Issuer:
     """`with Issuer(folder, now=…) as issuer:`; `issuer.url` is its ``iss``, `issuer.ca_file` what to trust.
 
@@ -47,7 +54,7 @@ class Issuer:
         self.rotate()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         # The handshake belongs to the connection's own thread: one that stalls must not stall the rest.
         self._server.socket = context.wrap_socket(
             self._server.socket, server_side=True, do_handshake_on_connect=False

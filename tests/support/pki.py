@@ -104,6 +104,13 @@ def authority(name: str, *, now: float, issuer: Certified | None = None, **chang
     return certify(name, issuer, now=now, ca=True, **{"life": 24 * HOUR, **changes})
 
 
+def replace(path: Path, content: bytes) -> None:
+    """A file's new content, whole at once: two writes within one tick of the file system's clock stay two."""
+    fresh = path.with_suffix(".new")
+    fresh.write_bytes(content)
+    fresh.replace(path)
+
+
 def server(issuer: Certified, *, now: float, hosts: Sequence[str] = ("localhost", "127.0.0.1")) -> Certified:
     """A TLS server's certificate."""
     return certify(hosts[0], issuer, now=now, hosts=hosts, purposes=(ExtendedKeyUsageOID.SERVER_AUTH,))

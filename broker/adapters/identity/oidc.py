@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,6 +11,7 @@ from typing import Any, Final
 from broker.adapters.identity.fetch import HttpsFetch
 from broker.adapters.identity.jwks import FileKeys, HttpKeys, KeySource
 from broker.adapters.identity.presets import KNOWN_CLAIMS, Preset, instance_of, select_claims
+from broker.adapters.identity.recent import Recent
 from broker.adapters.identity.watched import Warn, no_warning
 from broker.crypto.claims import check_audience, check_times, numeric_date, text_claim
 from broker.crypto.jose import JoseError, UnknownKeyError, UnverifiedJws, open_jws, verify_jws
@@ -23,7 +23,6 @@ from lockstep.formats import Reason
 # An identity token is an untyped JWT, an ID token, a JWT-SVID (section 2.3) or an access token of RFC 9068; never
 # a proof, an event or a token of ours. Media types have no case (RFC 7515 section 4.1.9).
 _TYPES: Final = frozenset({None, "jwt", "jose", "at+jwt"})
-_CACHED: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +104,7 @@ class OidcIdentity:
     def __init__(self, rules: OidcRules, keys: KeySource) -> None:
         self._rules = rules
         self._source = keys
-        self._seen: OrderedDict[bytes, _Seen] = OrderedDict()
+        self._seen: Recent[_Seen] = Recent()
 
     @property
     def rules(self) -> OidcRules:
@@ -136,7 +135,7 @@ class OidcIdentity:
             identity, good_until = self._identity(claims, now)
         except JoseError as error:
             raise Denied(Reason.IDENTITY_REJECTED, f"the identity token is refused: {error}") from None
-        self._remember(name, _Seen(identity, keys, good_until))
+        self._seen.put(name, _Seen(identity, keys, good_until))
         return identity
 
     def _open(self, token: str) -> UnverifiedJws:
@@ -167,12 +166,6 @@ class OidcIdentity:
             instance=instance_of(rules.preset, claims),
         )
         return identity, min(expires, too_old)
-
-    def _remember(self, name: bytes, seen: _Seen) -> None:
-        self._seen[name] = seen
-        self._seen.move_to_end(name)
-        while len(self._seen) > _CACHED:
-            self._seen.popitem(last=False)
 
 
 def oidc_identity(

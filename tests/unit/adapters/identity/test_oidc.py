@@ -18,6 +18,7 @@ from broker.adapters.identity.presets import Preset
 from broker.errors import Denied, Unavailable
 from broker.model.identity import InstanceClaims, JwtProof, PeerProof, WorkloadIdentity
 from lockstep.formats import Reason
+from tests.support import pki
 from tests.support.issuer import DISCOVERY, JWKS, Issuer
 
 NOW = 1_800_000_000.0
@@ -455,16 +456,16 @@ async def test_keys_in_a_file_are_followed_and_a_broken_file_holds_for_a_bounded
     token = issuer.token()
     assert await plug.verify(JwtProof(token), NOW)
     issuer.rotate(keep=False)
-    path.write_text(json.dumps(issuer.jwks()))
+    pki.replace(path, json.dumps(issuer.jwks()).encode())
     await refused(plug, token, NOW + 1)
     token = issuer.token()
     assert await plug.verify(JwtProof(token), NOW + 1)
-    path.write_text('{"keys": [')
+    pki.replace(path, b'{"keys": [')
     assert await plug.verify(JwtProof(token), NOW + 2)
     assert await plug.verify(JwtProof(token), NOW + 62)
     assert len(warned) == 1
     await unavailable(plug, token, NOW + 63)
-    path.write_text(json.dumps(issuer.jwks()))
+    pki.replace(path, json.dumps(issuer.jwks()).encode())
     assert await plug.verify(JwtProof(token), NOW + 64)
     path.unlink()
     assert await plug.verify(JwtProof(token), NOW + 65)
