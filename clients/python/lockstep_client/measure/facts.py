@@ -24,7 +24,7 @@ Fact = tuple[str, str, str, tuple[str, ...], str]
 
 _IMP = sys.modules["_imp"]
 # What the standard library starts its own children with: approved code under another name.
-_OWN_COMMANDS = re.compile(
+OWN_COMMANDS = re.compile(
     r"from multiprocessing\.(spawn|forkserver|resource_tracker) import (spawn_main|main); "
     r"(spawn_main|main)\([\w\s=,.:/\[\]{}'\"-]*\)\Z"
 )
@@ -77,7 +77,7 @@ def module_facts() -> list[Fact]:
         seen.add(marker)
         found.extend(_module(name, module, namespace, spec))
     text = command_text(getattr(sys, "orig_argv", []))
-    if text is not None and not _OWN_COMMANDS.match(text):
+    if text is not None and not OWN_COMMANDS.match(text):
         found.append((UNKNOWN, "python -c", "", (), "text on the command line has no file"))
     return found
 

@@ -1,0 +1,88 @@
+"""From the hook to the report without waiting: a bounded queue and one thread that empties it."""
+
+from __future__ import annotations
+
+import _thread
+import os
+import sys
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Final
+
+from lockstep_client.guard.observation import Observation
+
+MOST_WAITING: Final = 1024
+"""Observations that may wait; beyond it they are counted as lost."""
+SWEEP_EVERY: Final = 5.0
+"""Seconds between looks at executable memory when nothing happens."""
+_Item = Observation | None
+"""None asks for a sweep."""
+
+
+class Outbox:
+    """Takes observations from any thread, even in the middle of an import or a lock, and never blocks it.
+
+    The thread is started when it is first needed and again after a fork;
+    `SimpleQueue.put` is reentrant, which a lock would not be.
+    """
+
+    def __init__(self, deliver: Callable[[Observation], None], sweep: Callable[[], None]) -> None:
+        """`deliver` and `sweep` are called on the outbox's thread; what they raise is dropped."""
+        self._deliver = deliver
+        self._sweep = sweep
+        self._queue: SimpleQueue[_Item] = SimpleQueue()
+        self._pid = 0
+        self._busy = False
+        self.lost = 0
+        self.stopped = False
+
+    def put(self, item: _Item) -> None:
+        """Hand over and go on; never raises."""
+        if self._pid != os.getpid():
+            self._start()
+        if self._queue.qsize() >= MOST_WAITING:
+            self.lost += 1
+            return
+        self._queue.put(item)
+
+    def _start(self) -> None:
+        # Whatever a parent's threads held at the fork stays behind with the parent's queue.
+        if self._pid:
+            self._queue = SimpleQueue()
+            self._busy = False
+        self._pid = os.getpid()
+        try:
+            _thread.start_new_thread(self._run, (self._queue,))
+        except RuntimeError:  # the interpreter is going down
+            self.stopped = True
+
+    def start(self) -> None:
+        """Begin sweeping before anything happens."""
+        self.put(None)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until everything has been delivered; False after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while self._pid == os.getpid() and (self._busy or self._queue.qsize()):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.002)
+        return True
+
+    def _run(self, queue: SimpleQueue[_Item]) -> None:
+        while not self.stopped and not sys.is_finalizing():
+            try:
+                item = queue.get(timeout=SWEEP_EVERY)
+            except Empty:
+                item = None
+            self._busy = True
+            try:
+                if item is None:
+                    self._sweep()
+                else:
+                    self._deliver(item)
+            except Exception:  # noqa: BLE001 - a door: whatever the receiver does, the next one is delivered
+                self.lost += 1
+            finally:
+                self._busy = False
