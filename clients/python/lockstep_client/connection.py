@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from lockstep_client.clock import Clock, SystemClock
 from lockstep_client.errors import EXIT_REVOKED, LockstepError, Unavailable
 from lockstep_client.evidence import EvidenceSource
 from lockstep_client.exchange import Exchange
+from lockstep_client.forks import mind
 from lockstep_client.holding import Attestation, Held, Holding, Revocation
 from lockstep_client.identity import Identity, channel_credentials
 from lockstep_client.keeper import JOB_TIMEOUT, Keeper, Listeners
@@ -87,7 +87,8 @@ class Connection:
         self._closed = False
         self._inherited: Parts | None = None
         self._parts: Parts | None = self._assemble()
-        self._mind_forks()
+        mind(self)
+        atexit.register(self.close)
 
     def parts(self) -> Parts:
         """Of this process: in a forked child, new ones."""
@@ -183,28 +184,23 @@ class Connection:
         keeper.start()
         return Parts(exchange, holding, keeper)
 
-    def _mind_forks(self) -> None:
-        # Hooks cannot be taken back: they hold the connection weakly.
-        me = weakref.ref(self)
+    def before_fork(self) -> None:
+        """No stream may be open while the process is copied."""
+        if self._parts is not None:
+            self._parts.keeper.before_fork()
 
-        def before() -> None:
-            if (self := me()) is not None and self._parts is not None:
-                self._parts.keeper.before_fork()
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        if self._parts is not None:
+            self._parts.keeper.after_fork_in_parent()
 
-        def in_parent() -> None:
-            if (self := me()) is not None and self._parts is not None:
-                self._parts.keeper.after_fork_in_parent()
-
-        def in_child() -> None:
-            if (self := me()) is not None:
-                self._lock = threading.Lock()
-                # Kept, not freed: freeing the parent's channel would touch its connection.
-                self._inherited, self._parts = self._parts, None
-                if self._inherited is not None:
-                    self._inherited.keeper.after_fork_in_child()
-
-        os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
-        atexit.register(self.close)
+    def after_fork_in_child(self) -> None:
+        """The parent's standing is not ours: the first use attests anew."""
+        self._lock = threading.Lock()
+        # Kept, not freed: freeing the parent's channel would touch its connection.
+        self._inherited, self._parts = self._parts, None
+        if self._inherited is not None:
+            self._inherited.keeper.after_fork_in_child()
 
     # --- telling (on the callback thread) -----------------------------------------------------------------
 

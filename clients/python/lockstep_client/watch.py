@@ -87,6 +87,8 @@ class WatchSession:
         self._asked: OrderedDict[int, float] = OrderedDict()
         self._last_beat = clock.steady()
         self._parts: list[revocation_pb2.RevocationEvent] = []
+        # Until the snapshot is whole, a beat says that the broker lives, not that we know everything.
+        self._whole = position is not None
         self.healthy = False
 
     def first(self) -> revocation_pb2.WatchRevocationsRequest:
@@ -119,6 +121,7 @@ class WatchSession:
             self._parts.extend(answer.snapshot.events)
             if answer.snapshot.complete:
                 events, self._parts = self._parts, []
+                self._whole = True
                 self._sink.snapshot(events)
                 self._applied(answer.snapshot.position)
         elif kind == "beat":
@@ -142,6 +145,8 @@ class WatchSession:
     def _beat(self, beat: revocation_pb2.Beat, stream: Stream[_Reply]) -> bool:
         self.healthy = True
         self._last_beat = self._clock.steady()
+        if not self._whole:
+            return beat.going_away
         if beat.HasField("position"):
             self._position = beat.position
             self._keep(beat.position)
