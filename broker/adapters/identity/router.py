@@ -43,7 +43,8 @@ class IdentityRouter:
 
     def close(self) -> None:
         """Look for keys no more."""
-        for source in self._tokens:
+        sources: tuple[OidcIdentity | SpiffeIdentity, ...] = (*self._tokens, *self._certificates.values())
+        for source in sources:
             source.close()
 
     def _for_token(self, proof: JwtProof) -> OidcIdentity:

@@ -64,6 +64,9 @@ class SpiffeIdentity:
         """The domain whose SPIFFE IDs this source verifies."""
         return self._domain
 
+    def close(self) -> None:
+        """Nothing is open: as every identity source, it can be closed."""
+
     async def verify(self, proof: IdentityProof, now: float) -> WorkloadIdentity:
         """The identity that a certificate proves at `now`."""
         if not isinstance(proof, PeerProof):
