@@ -8,7 +8,14 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from broker.adapters.state.driving import drive
-from broker.adapters.state.rules import capped, check_kind, package_digests, refreshed, selector_digest
+from broker.adapters.state.rules import (
+    capped,
+    chained,
+    check_kind,
+    package_digests,
+    refreshed,
+    selector_digest,
+)
 from broker.errors import Conflict, Misuse, Unavailable
 from broker.model.attestation import Attestation, AttestationState
 from broker.model.credential import Lease, LeaseState
@@ -26,7 +33,6 @@ from broker.model.revocation import (
     Selector,
     SelectorKind,
     attestation_keys,
-    chain,
 )
 from broker.model.role import Role
 from broker.ports import Transaction
@@ -255,7 +261,7 @@ class MemoryRevocations(Store):
 
     async def append(self, entries: Sequence[NewEntry]) -> Sequence[LogEntry]:
         tables = self._view.write
-        written = chain(tables.head, entries)
+        written = chained(tables.head, entries)
         for entry in written:
             tables.log[entry.seq] = entry
             tables.head = replace(tables.head, seq=entry.seq, hash=entry.hash)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from broker.errors import Misuse
+from broker.errors import InvalidRequest, Misuse
 from broker.model.attestation import Attestation
 from broker.model.decision import Decision
 from broker.model.manifest import Manifest
-from broker.model.revocation import Selector, SelectorKind, attestation_keys
+from broker.model.revocation import (
+    LogEntry,
+    LogHead,
+    NewEntry,
+    Selector,
+    SelectorKind,
+    attestation_keys,
+    chain,
+)
 
 MAX_FINDINGS: Final = 256
 """How many findings of a decision are kept; `Decision.findings_total` counts all."""
@@ -35,6 +43,14 @@ def check_kind(selector: Selector) -> None:
     """Raises `Misuse` where a selector finds no attestations."""
     if selector.kind not in ATTESTATION_KINDS:
         raise Misuse(f"attestations cannot be found by {selector.kind}")
+
+
+def chained(head: LogHead, entries: Sequence[NewEntry]) -> tuple[LogEntry, ...]:
+    """Entries after a head; raises `InvalidRequest` where a text of one has no bytes to hash (a lone surrogate)."""
+    try:
+        return chain(head, entries)
+    except UnicodeEncodeError as error:
+        raise InvalidRequest("a text that is not Unicode cannot enter the revocation log") from error
 
 
 def selector_digest(selector: Selector) -> bytes | None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import pytest
+
+from broker.errors import InvalidRequest
 from broker.model.revocation import (
     GENESIS,
     EntryKind,
@@ -57,6 +60,14 @@ async def test_counts_and_chains(state: StateStore) -> None:
     assert list(await call.revocations.since(4, 2)) == []
     assert list(await call.revocations.live()) == written
     assert await call.revocations.entry(3) == written[2]
+
+
+async def test_a_text_without_bytes_is_refused(state: StateStore) -> None:
+    call = Call(state)
+    with pytest.raises(InvalidRequest):
+        await call.revocations.append([entry(1), entry(2, reason="\ud800")])
+    assert (await call.revocations.head()).seq == 0
+    assert list(await call.revocations.live()) == []
 
 
 async def test_concurrent_appends_leave_no_gap(state: StateStore) -> None:

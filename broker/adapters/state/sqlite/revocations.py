@@ -13,6 +13,7 @@ from broker.adapters.state.codec import (
     to_json,
     unconfirmed_json,
 )
+from broker.adapters.state.rules import chained
 from broker.adapters.state.sqlite.connection import driver_errors
 from broker.adapters.state.sqlite.session import Row, Session
 from broker.model.revocation import (
@@ -25,7 +26,6 @@ from broker.model.revocation import (
     RevocationState,
     Selector,
     SelectorKind,
-    chain,
 )
 
 
@@ -49,7 +49,7 @@ class SqliteRevocations:
 
     async def append(self, entries: Sequence[NewEntry]) -> Sequence[LogEntry]:
         """Advance the counter and write, chained."""
-        written = chain(await self.head(), entries)
+        written = chained(await self.head(), entries)
         self._db.change_many("revocations.append", [_entry_row(entry) for entry in written])
         if written:
             self._db.change("revocations.advance", (written[-1].seq, written[-1].hash))

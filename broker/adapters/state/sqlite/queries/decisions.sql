@@ -8,7 +8,7 @@ SELECT id, at, details FROM decisions WHERE id = ?;
 SELECT id, at, details FROM decisions WHERE id > ? AND +at >= ? ORDER BY id LIMIT ?;
 
 -- name: page_from
-SELECT id, at, details FROM decisions WHERE at >= ? ORDER BY id LIMIT ?;
+SELECT id, at, details FROM decisions WHERE at >= ? ORDER BY +id LIMIT ?;
 
 -- name: record_role
 INSERT INTO role_versions (version, name, text, recorded_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING;

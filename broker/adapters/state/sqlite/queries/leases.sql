@@ -23,7 +23,7 @@ WHERE id = ? AND state = ?;
 
 -- name: begin_revoking
 UPDATE leases SET state = 'revoking', next_attempt_at = 0.0
-WHERE attestation_id IN (SELECT value FROM json_each(?)) AND state IN ('pending', 'active');
+WHERE attestation_id IN (SELECT value FROM json_each(?)) AND +state IN ('pending', 'active');
 
 -- name: of_attestation
 SELECT * FROM leases WHERE attestation_id = ? ORDER BY id;
@@ -39,7 +39,7 @@ SELECT * FROM leases WHERE due_at <= ? ORDER BY due_at, id LIMIT ?;
 
 -- name: unsettled
 SELECT count(*) FROM leases
-WHERE attestation_id IN (SELECT value FROM json_each(?)) AND state IN ('pending', 'active', 'revoking', 'stuck');
+WHERE attestation_id IN (SELECT value FROM json_each(?)) AND +state IN ('pending', 'active', 'revoking', 'stuck');
 
 -- name: count
 SELECT state, count(*) FROM leases WHERE state IN ('pending', 'active', 'revoking', 'stuck') GROUP BY state;
