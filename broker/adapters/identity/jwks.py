@@ -23,8 +23,8 @@ class KeySource(Protocol):
     async def keys(self, now: float) -> KeySet:
         """Keys that may be relied on now; raises `Unavailable` (identity_unavailable)."""
 
-    async def newer(self, now: float) -> KeySet:
-        """As `keys`, after a look for newer ones, where the last look is long enough ago."""
+    async def newer(self, now: float) -> KeySet | None:
+        """Keys after one more look; None where it failed, or where the last look is too short ago for one."""
 
     def close(self) -> None:
         """No more looks."""
@@ -53,7 +53,7 @@ class FileKeys:
         """The keys of the file."""
         return self._file.current(now)
 
-    async def newer(self, now: float) -> KeySet:
+    async def newer(self, now: float) -> KeySet | None:
         """The keys of the file: it is looked at on every call."""
         return self._file.current(now)
 
@@ -105,6 +105,7 @@ class HttpKeys:
         self._keys: KeySet | None = None
         self._fetched_at = float("-inf")
         self._tried_at = float("-inf")
+        self._looks = 0
         self._look: asyncio.Task[None] | None = None
 
     async def keys(self, now: float) -> KeySet:
@@ -117,10 +118,13 @@ class HttpKeys:
             raise Unavailable(Reason.IDENTITY_UNAVAILABLE, "the identity issuer's keys cannot be had")
         return self._keys
 
-    async def newer(self, now: float) -> KeySet:
+    async def newer(self, now: float) -> KeySet | None:
         """For a key id that is unknown: whoever sends such ids makes us ask once in `refetch`, no more."""
+        if self._fetched_at >= now:
+            return self._keys
+        before = self._looks
         await self._refresh(now, None)
-        return await self.keys(now)
+        return self._keys if self._looks > before else None
 
     def close(self) -> None:
         """Ends a look that runs."""
@@ -149,6 +153,7 @@ class HttpKeys:
             self._warn(f"keys of the issuer {self._issuer}: {error}")
             return
         self._fetched_at = now
+        self._looks += 1
 
     async def _discover(self) -> str:
         document = parse_claims(await self._fetch.get(self._issuer.rstrip("/") + _DISCOVERY))

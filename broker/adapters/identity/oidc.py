@@ -16,13 +16,14 @@ from broker.adapters.identity.watched import Warn, no_warning
 from broker.crypto.claims import check_audience, check_times, numeric_date, text_claim
 from broker.crypto.jose import JoseError, UnknownKeyError, UnverifiedJws, open_jws, verify_jws
 from broker.crypto.jwk import ALGORITHMS, KeySet
-from broker.errors import Denied
+from broker.errors import Denied, Unavailable
 from broker.model.identity import IdentityProof, JwtProof, SpiffeId, WorkloadIdentity
 from lockstep.formats import Reason
 
 # An identity token is an untyped JWT, an ID token, a JWT-SVID (section 2.3) or an access token of RFC 9068; never
 # a proof, an event or a token of ours. Media types have no case (RFC 7515 section 4.1.9).
 _TYPES: Final = frozenset({None, "jwt", "jose", "at+jwt"})
+_RETRY_AFTER: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +131,21 @@ class OidcIdentity:
                 claims = verify_jws(jws, keys)
             except UnknownKeyError:
                 # The issuer may have rotated since the last look.
-                keys = await self._source.newer(now)
+                keys = await self._newer(now)
                 claims = verify_jws(jws, keys)
             identity, good_until = self._identity(claims, now)
         except JoseError as error:
             raise Denied(Reason.IDENTITY_REJECTED, f"the identity token is refused: {error}") from None
         self._seen.put(name, _Seen(identity, keys, good_until))
         return identity
+
+    async def _newer(self, now: float) -> KeySet:
+        """A token by a key that is unknown is refused only after a look: until then it may well be good."""
+        keys = await self._source.newer(now)
+        if keys is None:
+            message = "the issuer's newest keys are not known yet"
+            raise Unavailable(Reason.IDENTITY_UNAVAILABLE, message, retry_after=_RETRY_AFTER)
+        return keys
 
     def _open(self, token: str) -> UnverifiedJws:
         # 1. One spelling, no key of its own, an algorithm of ours (RFC 8725 sections 3.1, 3.2, 3.5).
