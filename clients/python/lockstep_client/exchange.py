@@ -22,6 +22,7 @@ from lockstep_client.holding import Attestation, Held, RoleStanding
 from lockstep_client.messages import InstanceKey
 from lockstep_client.secrets import Secret
 from lockstep_client.transport import CALL_TIMEOUT, Anonymous, Instance, Transport
+from lockstep_client.words import word
 
 A = TypeVar("A")
 
@@ -142,8 +143,8 @@ def _attestation(
     return Attestation(
         id=attestation_id,
         decision=answer.decision_id,
-        status=_word(attestation_pb2.AttestationStatus.Name(answer.status), "ATTESTATION_STATUS_"),
-        assurance=_word(evidence_pb2.AssuranceLevel.Name(answer.assurance), "ASSURANCE_LEVEL_"),
+        status=word(attestation_pb2.AttestationStatus, answer.status, "ATTESTATION_STATUS_"),
+        assurance=word(evidence_pb2.AssuranceLevel, answer.assurance, "ASSURANCE_LEVEL_"),
         expires_at=_time(answer.expires_at),
         roles=MappingProxyType(roles),
         as_of=answer.as_of,
@@ -158,8 +159,8 @@ def _attestation(
 def _standing(item: attestation_pb2.RoleResult) -> RoleStanding:
     return RoleStanding(
         role=item.role,
-        status=_word(attestation_pb2.AttestationStatus.Name(item.status), "ATTESTATION_STATUS_"),
-        mode=_word(attestation_pb2.Mode.Name(item.mode), "MODE_"),
+        status=word(attestation_pb2.AttestationStatus, item.status, "ATTESTATION_STATUS_"),
+        mode=word(attestation_pb2.Mode, item.mode, "MODE_"),
         granted=item.granted,
         reason=item.reason,
         findings=item.findings,
@@ -178,9 +179,9 @@ def _held(
     return Held(
         lease_id=lease.lease_id,
         role=lease.role,
-        mode=_word(attestation_pb2.Mode.Name(lease.mode), "MODE_"),
+        mode=word(attestation_pb2.Mode, lease.mode, "MODE_"),
         decision=lease.decision_id,
-        revocability=_word(credential_pb2.Revocability.Name(lease.revocability), "REVOCABILITY_"),
+        revocability=word(credential_pb2.Revocability, lease.revocability, "REVOCABILITY_"),
         possession_required=lease.possession_required,
         renewable=lease.renewable,
         expires_at=_time(lease.expires_at),
@@ -209,7 +210,3 @@ def _seconds(duration: Duration) -> float:
 
 def _time(stamp: Timestamp) -> dt.datetime:
     return stamp.ToDatetime(tzinfo=dt.UTC)
-
-
-def _word(name: str, prefix: str) -> str:
-    return name.removeprefix(prefix).lower()

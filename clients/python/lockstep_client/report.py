@@ -17,6 +17,7 @@ from lockstep_client.errors import LockstepError
 from lockstep_client.messages import fresh_id
 from lockstep_client.streaming import StreamThread
 from lockstep_client.transport import Caller, Stream, Transport
+from lockstep_client.words import word
 
 HEARTBEAT_EVERY = 5.0
 """Seconds between heartbeats on an idle stream."""
@@ -144,7 +145,7 @@ class Reporter:
             done = self._waiting.pop(answer.seq, None)
             self._acknowledged.notify_all()
         if done is not None:
-            state = detection_pb2.DetectionState.Name(answer.state).removeprefix("DETECTION_STATE_").lower()
+            state = word(detection_pb2.DetectionState, answer.state, "DETECTION_STATE_")
             self._decided(Outcome(done.event_id, state, answer.reason, answer.decision_id))
 
 

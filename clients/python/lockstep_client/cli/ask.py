@@ -1,0 +1,145 @@
+"""Commands that only ask: explain, leases, status."""
+
+from __future__ import annotations
+
+import click
+
+from lockstep.v1 import attestation_pb2, credential_pb2, decision_pb2, evidence_pb2
+from lockstep_client import messages, methods
+from lockstep_client.cli import show
+from lockstep_client.operator import Operator
+from lockstep_client.settings import load
+from lockstep_client.transport import Anonymous
+from lockstep_client.verify.keys import Https
+from lockstep_client.words import word
+
+_SHOWN = 20
+
+
+@click.command()
+@click.argument("decision_id", metavar="ID")
+@click.option(
+    "--all", "everything", is_flag=True, help=f"Every unit that failed, not only the first {_SHOWN}."
+)
+@show.JSON_OPTION
+def explain(decision_id: str, everything: bool, as_json: bool) -> None:
+    """Why was this granted, refused or revoked?
+
+    ID is a decision's (D-…), as errors, logs and receipts name it. Answers the
+    identity concerned, the role's owner, and operators.
+    """
+    with Operator(load()) as operator:
+        answer = operator.explain(decision_id)
+    if as_json:
+        show.say_json(answer)
+        return
+    decision = answer.decision
+    mode = word(attestation_pb2.Mode, decision.mode, "MODE_")
+    show.facts(
+        [
+            ("decision", decision.decision_id),
+            ("what", word(decision_pb2.DecisionKind, decision.kind, "DECISION_KIND_")),
+            ("when", show.time(decision.at)),
+            ("verdict", decision.verdict),
+            ("effect", f"{decision.effect}{' (the role observes)' if mode == 'observe' else ''}"),
+            ("identity", decision.identity),
+            ("attestation", decision.attestation_id),
+            ("role", decision.role),
+            ("application", decision.application),
+            ("manifests", " ".join(item.hex()[:12] for item in decision.manifests)),
+            ("by", decision.actor),
+            ("ticket", decision.ticket),
+            ("revocation", decision.revocation_id),
+            ("instances", str(decision.instances or "")),
+            ("detail", decision.detail),
+        ]
+    )
+    _findings(answer, everything)
+
+
+def _findings(answer: decision_pb2.ExplainDecisionResponse, everything: bool) -> None:
+    decision = answer.decision
+    if not decision.findings:
+        return
+    click.echo(f"\n{decision.findings_total} failed:")
+    shown = decision.findings if everything else decision.findings[:_SHOWN]
+    for finding in shown:
+        kind = word(evidence_pb2.UnitKind, finding.kind, "UNIT_KIND_") if finding.kind else ""
+        what = " ".join(
+            part for part in (kind, finding.path or finding.name, finding.digest.hex()[:12]) if part
+        )
+        click.echo(f"  {finding.reason}: {what}")
+    if decision.findings_total > len(shown):
+        click.echo(f"  … and {decision.findings_total - len(shown)} more")
+    for package in answer.nearest:
+        click.echo(f"nearest: {package}")
+    click.echo(f"next: lockstep manifest approve --from {decision.decision_id}")
+
+
+@click.command()
+@click.option("--attestation", default="", metavar="ID", help="Only those of one attestation.")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(["pending", "active", "revoking", "revoked", "expired", "stuck"]),
+    help="Only those in a state; may be given again.",
+)
+@show.JSON_OPTION
+def leases(attestation: str, states: tuple[str, ...], as_json: bool) -> None:
+    """List leases: who holds what, until when, and how soon it can be taken back."""
+    wanted = [credential_pb2.LeaseState.Value(f"LEASE_STATE_{state.upper()}") for state in states]
+    with Operator(load()) as operator:
+        found = list(operator.leases(attestation_id=attestation, states=wanted))
+    if as_json:
+        show.say_json(found)
+        return
+    show.table(
+        (
+            (
+                lease.lease_id,
+                lease.role,
+                word(credential_pb2.LeaseState, lease.state, "LEASE_STATE_"),
+                word(attestation_pb2.Mode, lease.mode, "MODE_"),
+                word(credential_pb2.Revocability, lease.revocability, "REVOCABILITY_"),
+                "bound" if lease.possession_required else "bearer",
+                show.time(lease.expires_at),
+                lease.attestation_id,
+                lease.identity,
+            )
+            for lease in found
+        ),
+        ("lease", "role", "state", "mode", "revocable", "possession", "expires", "attestation", "identity"),
+    )
+
+
+@click.command()
+def status() -> None:
+    """Can the broker be reached, and as whom?
+
+    Makes a real connection with the settings as they are; says which one is
+    missing. Exit code 75 where nobody answers.
+    """
+    settings = load()
+    who = (
+        settings.operator_token_file
+        or settings.identity_token_file
+        or settings.client_cert_file
+        or "nobody: set LOCKSTEP_IDENTITY_TOKEN_FILE"
+    )
+    show.facts(
+        [
+            ("addresses", ", ".join(settings.addresses) or "none: set LOCKSTEP_ADDRESS"),
+            ("authority", settings.ca_file or "the system's"),
+            ("cluster", settings.cluster),
+            ("identity", who),
+            ("HTTP door", settings.http_url),
+        ]
+    )
+    with Operator(settings) as operator:
+        key = messages.InstanceKey.generate()
+        operator.transport.unary(methods.GET_CHALLENGE, messages.challenge(key), Anonymous())
+        click.echo(f"gRPC door  answers at {operator.transport.address}")
+    if settings.http_url:
+        Https(settings.ca_file).json(f"{settings.http_url.rstrip('/')}/.well-known/jwks.json")
+        click.echo(f"HTTP door  answers at {settings.http_url}")

@@ -1,0 +1,164 @@
+"""Commands that take trust back, and prove it: revoke, lift, receipts."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from lockstep.v1 import revocation_pb2
+from lockstep_client.cli import show
+from lockstep_client.errors import InvalidRequest
+from lockstep_client.operator import Operator
+from lockstep_client.settings import load
+
+_TEXT = {
+    "attestation": ("attestation_id", "One attested instance."),
+    "lease": ("lease_id", "One lease."),
+    "identity": ("identity", 'A SPIFFE ID, or "issuer|subject".'),
+    "package": ("package", "A package URL with version: pkg:pypi/litellm@1.82.8."),
+    "node": ("node", "Everything on a node."),
+    "container": ("container_id", "One container."),
+    "pod": ("pod_uid", "One pod, by uid."),
+    "token": ("token_id", "One issued token, by its jti."),
+}
+_DIGEST = {
+    "manifest": ("manifest", "Everything that runs under a manifest (SHA-256)."),
+    "digest": ("digest", "Everything that has loaded a unit of code (SHA-256)."),
+    "key": ("instance_key", "One instance key, by its RFC 7638 thumbprint."),
+}
+_SPAN = re.compile(r"(\d+)([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _selecting(command: Callable[..., None]) -> Callable[..., None]:
+    for name, (_, text) in reversed([*_TEXT.items(), *_DIGEST.items()]):
+        command = click.option(f"--{name}", metavar="ID" if name in _TEXT else "HEX", help=text)(command)
+    return command
+
+
+@click.command()
+@_selecting
+@click.option("--reason", required=True, help="Why; kept in the log, the audit and the receipt.")
+@click.option("--ticket", default="", help="A ticket's number.")
+@click.option(
+    "--for", "span", metavar="TIME", help="How long a ban holds, such as 30m, 12h, 7d; without: until lifted."
+)
+@click.option(
+    "--ban/--cut",
+    "ban",
+    default=None,
+    help="Refuse later grants too, or only kill earlier ones; else by kind.",
+)
+@click.option("--dry-run", is_flag=True, help="Only count what would be hit.")
+@show.JSON_OPTION
+def revoke(
+    reason: str,
+    ticket: str,
+    span: str | None,
+    ban: bool | None,
+    dry_run: bool,
+    as_json: bool,
+    **targets: str | None,
+) -> None:
+    """Take back what a selector names, and everything that hangs on it.
+
+    \b
+      lockstep revoke --attestation A-19 --reason INC-311
+      lockstep revoke --package pkg:pypi/litellm@1.82.8 --reason INC-311 --dry-run
+    """
+    selector = _selector(targets)
+    until = None if span is None else dt.datetime.now(dt.UTC) + _span(span)
+    with Operator(load()) as operator:
+        answer = operator.revoke(
+            selector, reason=reason, ticket=ticket, until=until, ban=ban, dry_run=dry_run
+        )
+    if as_json:
+        show.say_json(answer)
+        return
+    hit = f"{answer.attestations} instances, {answer.leases} leases"
+    if dry_run:
+        click.echo(f"would hit {hit}")
+        return
+    click.echo(
+        f"{answer.revocation_id}: {hit}; decision {answer.decision_id}, log position {answer.position.seq}"
+    )
+    click.echo(f"next: lockstep receipts {answer.revocation_id}")
+
+
+@click.group()
+def revocations() -> None:
+    """What was revoked."""
+
+
+@revocations.command()
+@click.argument("revocation_id", metavar="ID")
+@click.option("--reason", required=True, help="Why; kept in the log and the audit.")
+@click.option("--ticket", default="", help="A ticket's number.")
+@show.JSON_OPTION
+def lift(revocation_id: str, reason: str, ticket: str, as_json: bool) -> None:
+    """End a ban, so that new attestations are possible. Revives nothing."""
+    with Operator(load()) as operator:
+        answer = operator.lift(revocation_id, reason=reason, ticket=ticket)
+    if as_json:
+        show.say_json(answer)
+    else:
+        click.echo(f"lifted; decision {answer.decision_id}, log position {answer.position.seq}")
+
+
+@click.command()
+@click.argument("revocation_id", metavar="ID")
+@show.JSON_OPTION
+def receipts(revocation_id: str, as_json: bool) -> None:
+    """Show the signed receipt of a revocation: what was done, when, and what is not confirmed yet.
+
+    With --json the DSSE envelope as it was signed.
+    """
+    with Operator(load()) as operator:
+        answer = operator.receipt(revocation_id)
+    if not answer.envelope:
+        click.echo("no receipt yet: the revocation is not settled", err=True)
+        return
+    envelope = json.loads(answer.envelope)
+    if as_json:
+        click.echo(json.dumps(envelope, indent=2))
+        return
+    click.echo(json.dumps(_payload(envelope), indent=2, ensure_ascii=False))
+    click.echo("settled" if answer.complete else "not settled yet: more will be confirmed", err=True)
+
+
+def _payload(envelope: dict[str, Any]) -> Any:
+    try:
+        return json.loads(base64.b64decode(envelope["payload"]))
+    except (KeyError, ValueError, TypeError):
+        raise InvalidRequest("the receipt is not a DSSE envelope") from None
+
+
+def _selector(targets: dict[str, str | None]) -> revocation_pb2.Selector:
+    given = {name: value for name, value in targets.items() if value}
+    if len(given) != 1:
+        raise click.UsageError(f"name exactly one target: {', '.join('--' + name for name in targets)}")
+    ((name, value),) = given.items()
+    if name in _TEXT:
+        text: dict[str, Any] = {_TEXT[name][0]: value}
+        return revocation_pb2.Selector(**text)
+    try:
+        digest = bytes.fromhex(value)
+    except ValueError:
+        digest = b""
+    if len(digest) != 32:
+        raise click.UsageError(f"--{name}: 64 hexadecimal digits are expected")
+    binary: dict[str, Any] = {_DIGEST[name][0]: digest}
+    return revocation_pb2.Selector(**binary)
+
+
+def _span(text: str) -> dt.timedelta:
+    found = _SPAN.fullmatch(text)
+    if found is None:
+        raise click.UsageError("--for: a number and s, m, h or d, such as 30m")
+    return dt.timedelta(seconds=int(found[1]) * _SECONDS[found[2]])

@@ -1,0 +1,122 @@
+"""What a person or a pipeline asks of a broker: explain, revoke, lift, receipts, leases."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from lockstep.v1 import credential_pb2, decision_pb2, revocation_pb2
+from lockstep_client import methods
+from lockstep_client.clock import SystemClock
+from lockstep_client.errors import ConfigurationError
+from lockstep_client.identity import channel_credentials
+from lockstep_client.settings import Settings, read_secret_file, require
+from lockstep_client.transport import CALL_TIMEOUT, Anonymous, Bearer, Caller, Transport
+
+_PAGE = 200
+
+
+class Operator:
+    """Calls as the holder of ``LOCKSTEP_OPERATOR_TOKEN_FILE``, else of the workload's identity.
+
+    Every method raises `Denied`, `Unavailable` or `InvalidRequest`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises `ConfigurationError`; asks nothing of the broker yet."""
+        require(settings, "address", "where the broker is")
+        self._transport = Transport(settings.addresses, lambda: channel_credentials(settings), SystemClock())
+        self._caller = caller_of(settings)
+
+    @property
+    def transport(self) -> Transport:
+        """For calls that are not listed here."""
+        return self._transport
+
+    @property
+    def caller(self) -> Caller:
+        """Who calls."""
+        return self._caller
+
+    def explain(self, decision_id: str, *, code_set: bool = False) -> decision_pb2.ExplainDecisionResponse:
+        """Why something was granted, refused or revoked; with `code_set` everything that was appraised."""
+        request = decision_pb2.ExplainDecisionRequest(decision_id=decision_id, include_code_set=code_set)
+        return self._transport.unary(methods.EXPLAIN, request, self._caller, 2 * CALL_TIMEOUT)
+
+    def revoke(
+        self,
+        selector: revocation_pb2.Selector,
+        *,
+        reason: str,
+        ticket: str = "",
+        until: dt.datetime | None = None,
+        ban: bool | None = None,
+        dry_run: bool = False,
+    ) -> revocation_pb2.RevokeResponse:
+        """Take back what a selector names; `ban` None takes the selector's default, `until` ends a ban."""
+        request = revocation_pb2.RevokeRequest(
+            selector=selector, reason=reason, ticket=ticket, dry_run=dry_run, ban=ban
+        )
+        if until is not None:
+            stamp = Timestamp()
+            stamp.FromDatetime(until)
+            request.until.CopyFrom(stamp)
+        return self._transport.unary(methods.REVOKE, request, self._caller, 2 * CALL_TIMEOUT)
+
+    def lift(self, revocation_id: str, *, reason: str, ticket: str = "") -> revocation_pb2.LiftResponse:
+        """End a ban. What was taken back stays taken back."""
+        request = revocation_pb2.LiftRequest(revocation_id=revocation_id, reason=reason, ticket=ticket)
+        return self._transport.unary(methods.LIFT, request, self._caller)
+
+    def receipt(self, revocation_id: str) -> revocation_pb2.GetReceiptResponse:
+        """The signed receipt of a revocation, as far as it has come."""
+        request = revocation_pb2.GetReceiptRequest(revocation_id=revocation_id)
+        return self._transport.unary(methods.GET_RECEIPT, request, self._caller)
+
+    def leases(
+        self, *, attestation_id: str = "", states: Sequence[credential_pb2.LeaseState.ValueType] = ()
+    ) -> Iterator[credential_pb2.Lease]:
+        """Every lease, in id order, page by page."""
+        token = ""
+        while True:
+            request = credential_pb2.ListLeasesRequest(
+                attestation_id=attestation_id, states=states, page_size=_PAGE, page_token=token
+            )
+            page = self._transport.unary(methods.LIST_LEASES, request, self._caller, 2 * CALL_TIMEOUT)
+            yield from page.leases
+            token = page.next_page_token
+            if not token:
+                return
+
+    def close(self) -> None:
+        """End the connection."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def caller_of(settings: Settings) -> Caller:
+    """The operator's token, else the workload's, else the client certificate. Raises `ConfigurationError`."""
+    for path, setting in (
+        (settings.operator_token_file, "LOCKSTEP_OPERATOR_TOKEN_FILE"),
+        (settings.identity_token_file, "LOCKSTEP_IDENTITY_TOKEN_FILE"),
+    ):
+        if path:
+            return Bearer(lambda path=path, setting=setting: read_secret_file(path, setting))  # type: ignore[misc]
+    if settings.client_cert_file:
+        return Anonymous()
+    raise ConfigurationError(
+        "who asks? set LOCKSTEP_OPERATOR_TOKEN_FILE to a file with your token, or LOCKSTEP_CLIENT_CERT_FILE and "
+        "LOCKSTEP_CLIENT_KEY_FILE to a certificate",
+        setting="LOCKSTEP_OPERATOR_TOKEN_FILE",
+    )

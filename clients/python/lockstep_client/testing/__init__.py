@@ -1,0 +1,9 @@
+"""A real broker for the tests of your own code, in a folder that goes away.
+
+``with broker() as b: lockstep_client.connect(settings=b.settings)``; with pytest:
+``pytest_plugins = ["lockstep_client.testing.plugin"]`` and the fixture `lockstep_broker`.
+"""
+
+from lockstep_client.testing.broker import DevBroker, broker
+
+__all__ = ["DevBroker", "broker"]

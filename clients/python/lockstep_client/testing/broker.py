@@ -1,0 +1,174 @@
+"""Starts ``lockstep-broker dev`` as a process of its own; the broker has to be installed, and is never imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from lockstep.v1 import revocation_pb2
+from lockstep_client.errors import LockstepError, Unavailable
+from lockstep_client.operator import Operator
+from lockstep_client.settings import Settings, load
+
+READY_WITHIN = 20.0
+"""Seconds that a start may take."""
+_STOP_WITHIN = 10.0
+
+
+class DevBroker:
+    """A broker process: its addresses, its environment for clients, and an operator's hands."""
+
+    def __init__(self, folder: Path, options: Sequence[str] = ()) -> None:
+        self.folder = folder
+        self._options = tuple(options)
+        self._process: subprocess.Popen[str] | None = None
+        self._facts: Mapping[str, object] = {}
+        self._log = folder.parent / f"{folder.name}.log"
+
+    def start(self, timeout: float = READY_WITHIN) -> None:
+        """Start, or start again over the same state, and wait until it is ready. Raises `Unavailable`."""
+        command = [sys.executable, "-m", "broker", "dev", "--json", "--folder", str(self.folder)]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("LOCKSTEP_")}
+        with self._log.open("ab") as log:
+            process = subprocess.Popen(
+                [*command, *self._options], stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+            )
+        self._process = process
+        line = _first_line(process, timeout)
+        try:
+            self._facts = json.loads(line)
+        except ValueError:
+            self.kill()
+            raise Unavailable(
+                f"the broker did not start within {timeout:g} s: {self.log()[-2000:]}"
+            ) from None
+
+    @property
+    def address(self) -> str:
+        """``host:port`` of the gRPC door."""
+        return str(self._facts["address"])
+
+    @property
+    def http_url(self) -> str:
+        """The HTTP door."""
+        return str(self._facts["http_url"])
+
+    @property
+    def env(self) -> dict[str, str]:
+        """``LOCKSTEP_*`` for clients, operators included."""
+        found = self._facts["env"]
+        return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
+
+    @property
+    def settings(self) -> Settings:
+        """For ``connect(settings=…)``."""
+        return load(environ=self.env)
+
+    @property
+    def pid(self) -> int:
+        """Of the process; 0 while there is none."""
+        return self._process.pid if self._process is not None else 0
+
+    def log(self) -> str:
+        """What it wrote to its standard error."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def operator(self) -> Operator:
+        """An operator's connection; close it."""
+        return Operator(self.settings)
+
+    def revoke(self, attestation_id: str, *, reason: str = "test") -> str:
+        """Revoke one attestation; the revocation's id."""
+        with self.operator() as operator:
+            selector = revocation_pb2.Selector(attestation_id=attestation_id)
+            return operator.revoke(selector, reason=reason).revocation_id
+
+    def approve(self, decision_id: str) -> None:
+        """Build, sign and publish a manifest of the code that a decision saw. Raises `LockstepError`."""
+        command = [
+            sys.executable,
+            "-m",
+            "lockstep_client",
+            "manifest",
+            "approve",
+            "--yes",
+            "--from",
+            decision_id,
+        ]
+        done = subprocess.run(
+            command, env={**os.environ, **self.env}, capture_output=True, text=True, timeout=60, check=False
+        )
+        if done.returncode:
+            raise LockstepError(f"not approved: {done.stderr.strip() or done.stdout.strip()}")
+
+    def stop(self) -> None:
+        """Ask it to end in order, and wait; killed where it does not."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP_WITHIN)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        _close(process.stdout)
+
+    def kill(self) -> None:
+        """End it without asking, as a crash would."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            _close(process.stdout)
+
+
+@contextmanager
+def broker(*, enforce: bool = False, options: Sequence[str] = ()) -> Iterator[DevBroker]:
+    """A running broker with the role `dev`, on free ports of the loopback, in a temporary folder.
+
+    `enforce`: the role enforces instead of observing. `options`: more of
+    ``lockstep-broker dev``, such as ``("--with", "roles.toml")``.
+    Raises `Unavailable` where it does not become ready.
+    """
+    with tempfile.TemporaryDirectory(prefix="lockstep-") as folder:
+        made = DevBroker(Path(folder) / "dev", [*(["--enforce"] if enforce else []), *options])
+        try:
+            made.start()
+            yield made
+        finally:
+            made.stop()
+
+
+def _first_line(process: subprocess.Popen[str], timeout: float) -> str:
+    """The first line, or nothing after `timeout` seconds; the rest is read and dropped, so that it never blocks."""
+    lines: queue.Queue[str] = queue.Queue()
+
+    def read(stream: IO[str]) -> None:
+        lines.put(stream.readline())
+        try:
+            for _ in stream:
+                pass
+        except ValueError:
+            pass  # closed by `stop`
+
+    assert process.stdout is not None  # noqa: S101 - asked for above
+    threading.Thread(target=read, args=(process.stdout,), daemon=True).start()
+    try:
+        return lines.get(timeout=timeout)
+    except queue.Empty:
+        return ""
+
+
+def _close(stream: IO[str] | None) -> None:
+    if stream is not None:
+        stream.close()
