@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -36,9 +36,16 @@ class Issuer:
     asked (`asked` is set by the first), and clearing `ready` makes every answer wait until it is set again.
     """
 
-    def __init__(self, folder: Path, *, now: float, algorithm: str = "ES256") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        now: float,
+        algorithm: str = "ES256",
+        hosts: Sequence[str] = ("localhost", "127.0.0.1"),
+    ) -> None:
         root = pki.authority("issuer root", now=now)
-        certificate, key = pki.server(root, now=now).write(folder, "issuer")
+        certificate, key = pki.server(root, now=now, hosts=hosts).write(folder, "issuer")
         self.ca_file = folder / "issuer-ca.pem"
         self.ca_file.write_bytes(root.pem)
         self.now = now

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hmac
 import math
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat, starmap
 from types import MappingProxyType
 from typing import Final
 
@@ -109,10 +110,7 @@ class SdkEvidence:
             units=units,
             code_set_digest=statement.code_set_digest,
             base_digest=base,
-            hints=tuple(
-                UnitHint(_digest(hint.digest), self._text(hint.path), self._text(hint.name))
-                for hint in statement.hints
-            ),
+            hints=self._hints(statement),
             unknown=tuple(
                 UnknownCode(_kind(item.kind), self._text(item.name), self._text(item.reason))
                 for item in statement.unknown
@@ -137,9 +135,19 @@ class SdkEvidence:
             by_kind[kind] = digests = list(each.digests)
             if not _canonical(digests):
                 raise InvalidRequest(f"evidence: the digests of {kind} are not SHA-256 in ascending order")
-        units = frozenset(Unit(kind, digest) for kind, digests in by_kind.items() for digest in digests)
-        pairs = ((kind.value, digest) for kind, digests in by_kind.items() for digest in digests)
+        units = frozenset(
+            chain.from_iterable(map(Unit, repeat(kind), digests) for kind, digests in by_kind.items())
+        )
+        pairs = chain.from_iterable(zip(repeat(str(kind)), digests) for kind, digests in by_kind.items())
         return units, code_set_digest(pairs)
+
+    def _hints(self, statement: evidence_pb2.EvidenceStatement) -> tuple[UnitHint, ...]:
+        # In columns: there are as many hints as units, and one check of a column costs less than one of each item.
+        rows = [(hint.digest, hint.path, hint.name) for hint in statement.hints]
+        if not _all_of_size([row[0] for row in rows]):
+            raise InvalidRequest("evidence: the digest of a hint is malformed")
+        self._check_texts([text for row in rows for text in row[1:]])
+        return tuple(starmap(UnitHint, rows))
 
     def _process(self, subject: evidence_pb2.Subject) -> ProcessRef:
         if subject.pid < 0:
@@ -155,10 +163,13 @@ class SdkEvidence:
         )
 
     def _text(self, value: str) -> str:
-        # NUL: no path or name has one, and not every store can keep it.
-        if len(value) > self._limits.text or "\x00" in value:
-            raise InvalidRequest("evidence: a text is too long or has a NUL")
+        self._check_texts((value,))
         return value
+
+    def _check_texts(self, values: Sequence[str]) -> None:
+        # NUL: no path or name has one, and not every store can keep it.
+        if max(map(len, values), default=0) > self._limits.text or "\x00" in "".join(values):
+            raise InvalidRequest("evidence: a text is too long or has a NUL")
 
 
 def _rejected(why: str) -> Denied:
@@ -172,12 +183,6 @@ def _bounded(what: str, count: int, limit: int) -> None:
 
 def _kind(value: int) -> UnitKind | None:
     return _KINDS.get(value)
-
-
-def _digest(value: bytes) -> bytes:
-    if len(value) != DIGEST_SIZE:
-        raise InvalidRequest("evidence: the digest of a hint is malformed")
-    return value
 
 
 def _canonical(digests: list[bytes]) -> bool:
