@@ -43,6 +43,7 @@ class AuditLines:
         self._queue: deque[Decision] = deque()
         self._lost = 0
         self._torn = False
+        self._owned = False
         self._closed = False
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
@@ -62,7 +63,9 @@ class AuditLines:
         except OSError as error:
             message = f"the audit log cannot be opened ({error.strerror})"
             raise Unavailable(Reason.STATE_UNAVAILABLE, message) from error
-        return cls(out, chain, previous=previous)
+        found = cls(out, chain, previous=previous)
+        found._owned = True
+        return found
 
     def record(self, decision: Decision) -> None:
         """Queue a decision; never blocks, never raises."""
@@ -80,11 +83,13 @@ class AuditLines:
             return self._chain, self._count, self._previous
 
     def close(self, timeout: float = 5.0) -> None:
-        """Write what is queued, for at most `timeout` seconds."""
+        """Write what is queued, for at most `timeout` seconds; a file that was opened here is closed."""
         with self._change:
             self._closed = True
             self._change.notify()
         self._thread.join(timeout)
+        if self._owned and not self._thread.is_alive():
+            self._out.close()
 
     def _run(self) -> None:
         while True:
