@@ -432,6 +432,15 @@ async def test_an_issuer_of_another_authority_is_unavailable(issuer: Issuer) -> 
     plug.close()
 
 
+async def test_an_issuer_with_another_hosts_certificate_is_unavailable(tmp_path: Path) -> None:
+    with Issuer(tmp_path, now=time.time(), hosts=("other.example",)) as other:
+        other.now = NOW
+        plug = source(other)
+        await unavailable(plug, other.token())
+        assert other.requests == []
+        plug.close()
+
+
 @pytest.mark.parametrize(
     "url", ["http://localhost/", "https://", "https://u:p@localhost/", "ftp://x", "localhost"]
 )
