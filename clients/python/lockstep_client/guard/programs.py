@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from lockstep_client.measure.facts import OWN_COMMANDS
-
-INTERPRETERS: Final = re.compile(
-    r"^(python[\d.]*|pypy[\d.]*|perl[\d.]*|ruby[\d.]*|node|nodejs|deno|bun|php[\d.]*|lua[\d.]*|"
-    r"sh|bash|dash|ash|zsh|ksh|busybox|env|ld-linux[-\w.]*|ld-musl[-\w.]*|ld\.so)$"
-)
+from lockstep_client.measure.interpreters import OWN_COMMANDS, is_interpreter, resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +22,9 @@ def started(executable: object, arguments: object) -> Iterator[Started]:
     """The program, and for an interpreter every file on its command line and every text after ``-c`` or ``-e``."""
     words = _words(arguments)
     program = _text(executable) or (words[0] if words else "")
-    path = _resolve(program)
+    path = resolve(program, os.environ)
     yield Started("exec", path=path)
-    if not INTERPRETERS.match(os.path.basename(os.path.realpath(path))) and not INTERPRETERS.match(
-        os.path.basename(path)
-    ):
+    if not is_interpreter(path):
         return
     takes_text = False
     for word in words[1:]:
@@ -59,13 +50,3 @@ def _text(value: object) -> str:
     if isinstance(value, str | bytes | os.PathLike):
         return os.fsdecode(value)
     return ""
-
-
-def _resolve(program: str) -> str:
-    if not program or "/" in program:
-        return program
-    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
-        candidate = os.path.join(folder, program)
-        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
-            return candidate
-    return program

@@ -17,6 +17,7 @@ from lockstep_client.manifest.model import ManifestError
 from lockstep_client.manifest.native import linkage, outside_libraries
 from lockstep_client.manifest.packages import Debian, SitePackages, source_of
 from lockstep_client.measure.hashing import HashCache
+from lockstep_client.measure.launch import measure_process
 from lockstep_client.measure.model import Unit, UnitHint
 
 _SITE_NAMES: Final = frozenset({"site-packages", "dist-packages"})
@@ -148,6 +149,19 @@ class Builder:
             hint = names.get(digest)
             path = hint.path if hint else ""
             self.collection.add(kind, digest, path=path, package=self._owner_here(kind, digest, path))
+
+    def process(self, pid: int) -> None:
+        """What a running process and its descendants have mapped; raises `ManifestError` where there is none.
+
+        Modules of a Python that runs already show nowhere: build those from
+        its environment, or start it with ``lockstep run``.
+        """
+        found = measure_process(pid, self._cache)
+        if not found.units:
+            raise ManifestError(f"process {pid} cannot be measured: it has ended, or is another user's")
+        self.measured(found.units, found.hints)
+        for item in found.unknown:
+            self.remarks.skipped.append((item.name, item.reason))
 
     def _owner_here(self, kind: UnitKind, digest: bytes, path: str) -> str:
         folder = _site_folder(path)

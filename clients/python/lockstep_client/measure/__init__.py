@@ -1,6 +1,7 @@
 """Measuring what a Python process has loaded: units by digest, and by name what has none."""
 
 from lockstep_client.measure.hashing import FileDigest, HashCache
+from lockstep_client.measure.launch import Launch, measure_process
 from lockstep_client.measure.model import (
     AnonymousCode,
     CodeSetLike,
@@ -18,11 +19,13 @@ __all__ = [
     "CodeSetLike",
     "FileDigest",
     "HashCache",
+    "Launch",
     "Measurement",
     "ProcessRef",
     "Unit",
     "UnitHint",
     "UnknownCode",
+    "measure_process",
     "measure_self",
     "statement",
 ]

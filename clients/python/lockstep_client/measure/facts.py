@@ -7,6 +7,7 @@ loads it by path before any code of the application.
 from __future__ import annotations
 
 import importlib.machinery
+import os
 import re
 import sys
 import zipimport
@@ -29,6 +30,7 @@ OWN_COMMANDS = re.compile(
     r"(spawn_main|main)\([\w\s=,.:/\[\]{}'\"-]*\)\Z"
 )
 _TAKES_VALUE = frozenset("WX")
+_SITE_FOLDERS = frozenset({"site-packages", "dist-packages"})
 
 
 def command_text(arguments: list[str]) -> str | None:
@@ -182,3 +184,19 @@ def _without_spec(name: str, module: object, namespace: dict[str, object]) -> li
 
 def _label(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def site_folders() -> tuple[str, ...]:
+    """Folders of this interpreter whose ``.pth`` files were read; empty under ``-S``.
+
+    Folders added later by ``site.addsitedir`` are known only where they carry a
+    site folder's name and stand on the path.
+    """
+    site = sys.modules.get("site")
+    if site is None or sys.flags.no_site:
+        return ()
+    folders = list(site.getsitepackages())
+    if site.ENABLE_USER_SITE:
+        folders.append(site.getusersitepackages())
+    folders.extend(item for item in sys.path if os.path.basename(item) in _SITE_FOLDERS)
+    return tuple(dict.fromkeys(folders))

@@ -6,12 +6,12 @@ import threading
 import time
 
 from lockstep.formats import UnitKind
-from lockstep_client.measure.facts import module_facts
+from lockstep_client.measure.facts import module_facts, site_folders
 from lockstep_client.measure.hashing import HashCache
 from lockstep_client.measure.mappings import NativeCode, measure_native
-from lockstep_client.measure.model import CodeSetLike, Measurement, UnknownCode
+from lockstep_client.measure.model import CodeSetLike, Measurement, ProcessRef, UnknownCode
 from lockstep_client.measure.modules import Interpreter, ModuleCode, measure_modules
-from lockstep_client.measure.pathfiles import measure_path_files, site_folders
+from lockstep_client.measure.pathfiles import measure_path_files
 from lockstep_client.measure.process import image_started_at, process_ref
 
 
@@ -38,10 +38,12 @@ def measure_self(cache: HashCache | None = None, base: CodeSetLike | None = None
     measure_path_files(modules, cache, site_folders())
     if second.ident is not None:
         second.join()
-    return assemble(modules, native[0] if native else None, base)
+    return assemble(modules, native[0] if native else None, base, process_ref())
 
 
-def assemble(modules: ModuleCode, native: NativeCode | None, base: CodeSetLike | None) -> Measurement:
+def assemble(
+    modules: ModuleCode, native: NativeCode | None, base: CodeSetLike | None, process: ProcessRef
+) -> Measurement:
     """One measurement of modules, native code and what was there before."""
     units = set(modules.units)
     hints = dict(modules.hints)
@@ -61,6 +63,6 @@ def assemble(modules: ModuleCode, native: NativeCode | None, base: CodeSetLike |
         hints=tuple(hints.values()),
         unknown=tuple(dict.fromkeys(unknown + list(native.unknown))),
         anonymous=native.anonymous,
-        process=process_ref(),
+        process=process,
         measured_at=time.time(),
     )

@@ -3,30 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable
 
 from lockstep.formats import UnitKind
 from lockstep_client.measure.hashing import HashCache
 from lockstep_client.measure.modules import ModuleCode
-
-_SITE_FOLDERS = frozenset({"site-packages", "dist-packages"})
-
-
-def site_folders() -> tuple[str, ...]:
-    """Folders of this interpreter whose ``.pth`` files were read; empty under ``-S``.
-
-    Folders added later by ``site.addsitedir`` are known only where they carry a
-    site folder's name and stand on the path.
-    """
-    site = sys.modules.get("site")
-    if site is None or sys.flags.no_site:
-        return ()
-    folders = list(site.getsitepackages())
-    if site.ENABLE_USER_SITE:
-        folders.append(site.getusersitepackages())
-    folders.extend(item for item in sys.path if os.path.basename(item) in _SITE_FOLDERS)
-    return tuple(dict.fromkeys(folders))
 
 
 def measure_path_files(code: ModuleCode, cache: HashCache, folders: Iterable[str]) -> None:

@@ -1,0 +1,115 @@
+"""The manifests that a broker keeps: found, read, published and ended."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from lockstep.formats import Reason
+from lockstep.v1 import decision_pb2, manifest_pb2
+from lockstep_client.cli.remote import Remote
+from lockstep_client.errors import InvalidRequest
+from lockstep_client.manifest import CodeManifest, ManifestError, ManifestUnit, read_payload
+from lockstep_client.manifest.signing import read_envelope
+from lockstep_client.methods import EXPLAIN, Method
+
+_SERVICE: Final = "/lockstep.v1.ManifestService"
+_PUBLISH: Final = Method(f"{_SERVICE}/PublishManifest", manifest_pb2.PublishManifestResponse.FromString)
+_GET: Final = Method(f"{_SERVICE}/GetManifest", manifest_pb2.GetManifestResponse.FromString)
+_LIST: Final = Method(f"{_SERVICE}/ListManifests", manifest_pb2.ListManifestsResponse.FromString)
+_RETIRE: Final = Method(f"{_SERVICE}/RetireManifest", manifest_pb2.RetireManifestResponse.FromString)
+_WITHDRAW: Final = Method(f"{_SERVICE}/WithdrawManifest", manifest_pb2.WithdrawManifestResponse.FromString)
+_TARGET: Final = re.compile(r"^(?P<application>[^@\s]+?)(@(?P<version>[1-9]\d*))?$")
+_DEPTH: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A manifest as a person names it: a digest, or an application with or without a version (0: in force)."""
+
+    digest: bytes = b""
+    application: str = ""
+    version: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """``payments``, ``payments@3`` or 64 hexadecimal digits; raises `ManifestError`."""
+        if re.fullmatch(r"[0-9a-fA-F]{64}", text):
+            return cls(digest=bytes.fromhex(text))
+        match = _TARGET.match(text)
+        if match is None:
+            raise ManifestError(
+                f"{text!r} names no manifest: say application, application@version or a digest"
+            )
+        return cls(application=match["application"], version=int(match["version"] or 0))
+
+
+class Manifests:
+    """A broker's manifests, over an operator's connection. Raises the SDK's errors."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+
+    def get(self, target: Target) -> tuple[manifest_pb2.ManifestSummary, bytes]:
+        """(summary, envelope). Raises `InvalidRequest` (not_found)."""
+        answer = self._remote.call(
+            _GET,
+            manifest_pb2.GetManifestRequest(
+                digest=target.digest, application=target.application, version=target.version
+            ),
+        )
+        return answer.manifest, answer.envelope
+
+    def in_force(self, application: str) -> CodeManifest | None:
+        """The newest in force, None where there is none."""
+        try:
+            _, envelope = self.get(Target(application=application))
+        except InvalidRequest as error:
+            if error.reason == Reason.NOT_FOUND:
+                return None
+            raise
+        return read_payload(read_envelope(envelope)[0])
+
+    def layers(self, names: Sequence[str], depth: int = _DEPTH) -> dict[str, tuple[ManifestUnit, ...]]:
+        """Units of the manifests in force that these names include, theirs too; missing ones are absent."""
+        found: dict[str, tuple[ManifestUnit, ...]] = {}
+        for name in names:
+            layer = self.in_force(name)
+            if layer is None:
+                continue
+            found[name] = layer.units
+            if depth > 0:
+                found.update(self.layers([item for item in layer.includes if item not in found], depth - 1))
+        return found
+
+    def newest_version(self, application: str) -> int:
+        """The highest version that the broker knows, ended ones included; 0 where there is none."""
+        return max((item.version for item in self.list(application, ended=True)), default=0)
+
+    def list(self, application: str, *, ended: bool) -> Sequence[manifest_pb2.ManifestSummary]:
+        """Newest first; all applications where the name is empty."""
+        request = manifest_pb2.ListManifestsRequest(application=application, include_ended=ended)
+        return self._remote.call(_LIST, request).manifests
+
+    def publish(self, envelope: bytes) -> manifest_pb2.PublishManifestResponse:
+        """Hand a signed manifest in."""
+        return self._remote.call(_PUBLISH, manifest_pb2.PublishManifestRequest(envelope=envelope))
+
+    def retire(self, digest: bytes, reason: str, ticket: str) -> manifest_pb2.RetireManifestResponse:
+        """No new starts under it."""
+        return self._remote.call(
+            _RETIRE, manifest_pb2.RetireManifestRequest(digest=digest, reason=reason, ticket=ticket)
+        )
+
+    def withdraw(self, digest: bytes, reason: str, ticket: str) -> manifest_pb2.WithdrawManifestResponse:
+        """Revokes what runs under it."""
+        return self._remote.call(
+            _WITHDRAW, manifest_pb2.WithdrawManifestRequest(digest=digest, reason=reason, ticket=ticket)
+        )
+
+    def explain(self, decision: str) -> decision_pb2.ExplainDecisionResponse:
+        """A decision with the code set that it was about."""
+        request = decision_pb2.ExplainDecisionRequest(decision_id=decision, include_code_set=True)
+        return self._remote.call(EXPLAIN, request)
