@@ -1,0 +1,312 @@
+"""The manifest commands against a broker's services over real TLS."""
+
+import json
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from broker.crypto.dsse import DsseVerifier
+from broker.model.manifest import ManifestState, parse_manifest
+from lockstep.formats import FindingReason
+from lockstep.v1 import decision_pb2, evidence_pb2
+from lockstep_client.cli.manifest import manifest_group
+from tests.fakes.manifests import TOKEN, Desk, serve
+from tests.fakes.tls import server_files
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> dict[str, Any]:
+    """Two signers' private keys, in files named after them."""
+    found = {}
+    for name in ("dev", "release"):
+        found[name] = ec.generate_private_key(ec.SECP256R1())
+        path = tmp_path / f"{name}.key"
+        path.touch(0o600)
+        path.write_bytes(
+            found[name].private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        public = found[name].public_key()
+        (tmp_path / f"{name}.pub").write_bytes(
+            public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        )
+    return found
+
+
+@pytest.fixture
+def desk(tmp_path: Path, keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    found = Desk(DsseVerifier({name: key.public_key() for name, key in keys.items()}))
+    tls = server_files(tmp_path)
+    server, address = serve(found, tls)
+    (tmp_path / "token").write_text(TOKEN)
+    monkeypatch.setenv("LOCKSTEP_ADDRESS", address)
+    monkeypatch.setenv("LOCKSTEP_CA_FILE", str(tls.ca_file))
+    monkeypatch.setenv("LOCKSTEP_OPERATOR_TOKEN_FILE", str(tmp_path / "token"))
+    yield found
+    server.stop(0).wait(5)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+
+    def invoke(*words: str, text: str | None = None, code: int = 0) -> Result:
+        result = CliRunner().invoke(manifest_group, words, input=text)
+        assert result.exit_code == code, (result.output, result.stderr, result.exception)
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def built(site: Any, run: Run) -> Run:
+    """``payments-1.json`` is there."""
+    site.install("pay", "1.0", {"pay/core.py": "y = 2\n"})
+    run("build", "-a", "payments", "--site-packages", str(site.folder), "--not-before", "2026-01-01")
+    return run
+
+
+def test_from_build_to_in_force(desk: Desk, keys: dict[str, Any], built: Run) -> None:
+    said = built("sign", "payments-1.json", "--key", "dev.key").output
+    assert "next: lockstep manifest publish payments-1.dsse.json" in said
+    assert "signed by dev.pub" in built("verify", "payments-1.dsse.json", "--public", "dev.pub").output
+    assert built("publish", "payments-1.dsse.json").output == "published payments@1, in force · D-PUB\n"
+    [kept] = desk.kept
+    assert kept.state is ManifestState.IN_FORCE
+    assert "pay 1.0" in built("show", "payments").output or "pkg:pypi/pay" in built("show", "payments").output
+    assert "payments@1" in built("list").output
+
+
+def test_two_signers_in_two_steps(desk: Desk, keys: dict[str, Any], built: Run) -> None:
+    desk.threshold = 2
+    built("sign", "payments-1.json", "--key", "dev.key")
+    first = built(
+        "verify",
+        "payments-1.dsse.json",
+        "--public",
+        "dev.pub",
+        "--public",
+        "release.pub",
+        "--threshold",
+        "2",
+        code=1,
+    )
+    assert "1 of 2" in first.stderr
+    built("sign", "payments-1.dsse.json", "--key", "release.key")
+    assert "in force" in built("publish", "payments-1.dsse.json").output
+
+
+def test_missing_signatures_are_told(desk: Desk, keys: dict[str, Any], built: Run) -> None:
+    desk.threshold = 2
+    built("sign", "payments-1.json", "--key", "dev.key")
+    said = built("publish", "payments-1.dsse.json").output
+    assert "not in force: 1 of 2 signatures" in said
+    assert "1 more signer:" in said
+
+
+def test_programs_get_json(desk: Desk, keys: dict[str, Any], built: Run) -> None:
+    built("sign", "payments-1.json", "--key", "dev.key", "--json")
+    published = json.loads(built("publish", "payments-1.dsse.json", "--json").output)
+    assert (published["in_force"], published["application"], published["signers"]) == (
+        True,
+        "payments",
+        ["dev"],
+    )
+    assert json.loads(built("list", "--json").output)[0]["state"] == "in force"
+    assert json.loads(built("show", "payments@1", "--json").output)["packages"] == {"pkg:pypi/pay@1.0": 2}
+
+
+def test_the_same_build_gives_the_same_file(site: Any, run: Run, tmp_path: Path) -> None:
+    site.install("pay", "1.0", {"pay/core.py": "y = 2\n"})
+    for name in ("one", "two"):
+        run("build", "-a", "payments", "--site-packages", str(site.folder), "-o", name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert parse_manifest((tmp_path / "one").read_bytes()).application == "payments"
+
+
+def test_compile_writes_the_bytecode_that_imports_would(site: Any, run: Run, tmp_path: Path) -> None:
+    site.install("pay", "1.0", {"pay/core.py": "y = 2\n"}, compiled=False)
+    said = run("build", "-a", "p", "--site-packages", str(site.folder))
+    assert "1 sources have no bytecode" in said.stderr
+    run("build", "-a", "p", "--site-packages", str(site.folder), "--compile")
+    assert len(parse_manifest((tmp_path / "p-1.json").read_bytes()).units) == 2
+
+
+def test_a_diff_tells_an_upgrade(site: Any, run: Run) -> None:
+    site.install("pay", "1.0", {"pay/core.py": "y = 2\n"})
+    run("build", "-a", "p", "--site-packages", str(site.folder), "-o", "a")
+    (site.folder / "pay-1.0.dist-info" / "RECORD").unlink()
+    site.install("pay", "2.0", {"pay/core.py": "y = 3\n"})
+    run("build", "-a", "p", "--site-packages", str(site.folder), "-o", "b")
+    assert json.loads(run("diff", "a", "b", "--json").output)["packages"] == [
+        {
+            "name": "pkg:pypi/pay",
+            "change": "upgraded",
+            "before": ["1.0"],
+            "after": ["2.0"],
+            "added": 2,
+            "removed": 2,
+        }
+    ]
+    assert "2 units come, 2 go, 0 units stay" in run("diff", "a", "b").output
+
+
+def explained(*sources: Path, application: str = "payments") -> decision_pb2.ExplainDecisionResponse:
+    digests = sorted(sha256(path.read_bytes()).digest() for path in sources)
+    return decision_pb2.ExplainDecisionResponse(
+        decision=decision_pb2.Decision(decision_id="D-7K2", application=application),
+        code_set=[evidence_pb2.UnitSet(kind=evidence_pb2.UNIT_KIND_PYTHON_SOURCE, digests=digests)],
+        hints=[
+            evidence_pb2.UnitHint(digest=sha256(path.read_bytes()).digest(), path=str(path), name=path.stem)
+            for path in sources
+        ],
+    )
+
+
+@pytest.fixture
+def sources(site: Any, tmp_path: Path) -> list[Path]:
+    site.install(
+        "fastapi", "0.115.0", {"fastapi/app.py": "f = 1\n", "fastapi/more.py": "f = 2\n"}, compiled=False
+    )
+    own = tmp_path / "api.py"
+    own.write_text("own = 1\n")
+    return [site.folder / "fastapi" / "app.py", site.folder / "fastapi" / "more.py", own]
+
+
+def test_approve_publishes_what_a_decision_refused(
+    desk: Desk, keys: dict[str, Any], run: Run, sources: list[Path]
+) -> None:
+    desk.decisions["D-7K2"] = explained(*sources)
+    said = run("approve", "--from", "D-7K2", "--key", "dev.key", text="y\n").output
+    assert "+ fastapi 0.115.0 2\n" in said
+    assert f"! 1 unit of no package: {sources[2]}\n" in said
+    assert "publish payments@1, signed by dev? [y/N]: y\n" in said
+    assert "published payments@1, in force" in said
+    [kept] = desk.kept
+    assert len(kept.manifest.units) == 3
+    assert kept.manifest.label == "D-7K2"
+
+
+def test_approve_builds_on_what_is_in_force(
+    desk: Desk, keys: dict[str, Any], run: Run, sources: list[Path]
+) -> None:
+    desk.decisions["D-1"] = explained(sources[0])
+    desk.decisions["D-2"] = explained(*sources)
+    run("approve", "--from", "D-1", "--key", "dev.key", "--yes")
+    run("approve", "--from", "D-2", "--key", "dev.key", "--yes")
+    assert [(item.manifest.version, len(item.manifest.units)) for item in desk.kept] == [(1, 1), (2, 3)]
+    assert "approved already" in run("approve", "--from", "D-2", "--key", "dev.key", "--yes", code=1).stderr
+
+
+def test_an_upgraded_package_replaces_the_old_one(
+    desk: Desk, keys: dict[str, Any], run: Run, sources: list[Path], site: Any
+) -> None:
+    desk.decisions["D-1"] = explained(*sources)
+    run("approve", "--from", "D-1", "--key", "dev.key", "--yes")
+    (site.folder / "fastapi-0.115.0.dist-info" / "RECORD").unlink()
+    site.install("fastapi", "0.116.0", {"fastapi/app.py": "f = 3\n"}, compiled=False)
+    desk.decisions["D-2"] = explained(sources[0])
+    said = run("approve", "--from", "D-2", "--key", "dev.key", "--yes").output
+    assert "0.115.0" in said
+    assert "0.116.0" in said
+    packages = {entry.package for entry in desk.kept[-1].manifest.units.values()}
+    assert packages == {"pkg:pypi/fastapi@0.116.0", ""}
+    desk.kept.pop()
+    run("approve", "--from", "D-2", "--key", "dev.key", "--yes", "--keep-old")
+    assert len(desk.kept[-1].manifest.units) == 4
+
+
+def test_approve_one_file_only(desk: Desk, keys: dict[str, Any], run: Run, sources: list[Path]) -> None:
+    desk.decisions["D-1"] = explained(*sources)
+    prefix = sha256(sources[2].read_bytes()).hexdigest()[:8]
+    run("approve", "--from", "D-1", "--unit", prefix, "--key", "dev.key", "--yes")
+    assert [entry.paths for entry in desk.kept[0].manifest.units.values()] == [(str(sources[2]),)]
+    assert (
+        "no unit"
+        in run("approve", "--from", "D-1", "--unit", "ffff", "--key", "dev.key", "--yes", code=1).stderr
+    )
+
+
+def test_what_an_included_layer_approves_is_not_said_twice(
+    desk: Desk, keys: dict[str, Any], run: Run, sources: list[Path], site: Any
+) -> None:
+    run("build", "-a", "base", "--site-packages", str(site.folder))
+    run("build", "-a", "payments", "--app", str(sources[2]), "--include", "base")
+    for name in ("base", "payments"):
+        run("sign", f"{name}-1.json", "--key", "dev.key")
+        run("publish", f"{name}-1.dsse.json")
+    late = sources[2].with_name("late.py")
+    late.write_text("late = 1\n")
+    desk.decisions["D-1"] = explained(*sources, late)
+    run("approve", "--from", "D-1", "--key", "dev.key", "--yes")
+    found = desk.kept[-1].manifest
+    assert found.includes == ("base",)
+    assert {path for entry in found.units.values() for path in entry.paths} == {str(sources[2]), str(late)}
+
+
+def test_permissions_are_asked_for_and_what_cannot_be_had_is_said(
+    desk: Desk, keys: dict[str, Any], run: Run, sources: list[Path]
+) -> None:
+    answer = explained(sources[0])
+    for reason, path, name in (
+        (FindingReason.ANONYMOUS_CODE, "", "rwxp"),
+        (FindingReason.UNKNOWN_CODE, "python -c", "text"),
+        (FindingReason.DELETED_FILE, "/lib/x.so", "r-xp"),
+    ):
+        answer.decision.findings.append(decision_pb2.Finding(reason=reason.value, path=path, name=name))
+    desk.decisions["D-1"] = answer
+    said = run("approve", "--from", "D-1", "--key", "dev.key", text="n\n", code=1).output
+    assert "anonymous executable memory allowed: rwxp" in said
+    assert "code without a file allowed: python -c" in said
+    assert "not approvable: /lib/x.so: its file was deleted or replaced; restart the process" in said
+    assert desk.kept == []
+
+
+def test_retire_and_withdraw(desk: Desk, keys: dict[str, Any], built: Run) -> None:
+    built("sign", "payments-1.json", "--key", "dev.key")
+    built("publish", "payments-1.dsse.json")
+    assert "retired payments@1" in built("retire", "payments@1", "--reason", "old", "--yes").output
+    assert "no manifest" in built("list", "payments").output
+    assert "retired" in built("list", "--all").output
+    digest = desk.kept[0].manifest.digest.hex()
+    built("withdraw", digest, "--reason", "bad", "--ticket", "T-1", text="n\n", code=1)
+    assert desk.kept[0].state is ManifestState.RETIRED
+    said = built("withdraw", digest, "--reason", "bad", "--ticket", "T-1", text="y\n").output
+    assert "4 instances revoked" in said
+    assert "next: lockstep receipts V-1" in said
+    assert desk.said == [("old", ""), ("bad", "T-1")]
+
+
+def test_errors_say_what_to_do(desk: Desk, keys: dict[str, Any], built: Run, tmp_path: Path) -> None:
+    assert "next: lockstep manifest sign" in built("publish", "payments-1.json", code=1).stderr
+    assert "--environment .venv --app src" in built("build", "-a", "x", code=1).stderr
+    assert "--key FILE" in built("sign", "payments-1.json", code=1).stderr
+    failed = built("show", "nobody@3", code=1).stderr
+    assert "no such manifest (not_found)\n  next: lockstep manifest list --all" in failed
+    said = json.loads(built("show", "nobody@3", "--json", code=1).stderr)
+    assert (said["reason"], said["error"]) == ("not_found", "no such manifest")
+    (tmp_path / "dev.key").chmod(0o644)
+    assert "chmod 600" in built("sign", "payments-1.json", "--key", "dev.key", code=1).stderr
+
+
+def test_exit_codes(
+    desk: Desk, keys: dict[str, Any], built: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("somebody.else.x")
+    assert "LOCKSTEP_OPERATOR_TOKEN_FILE" in built("list", code=78).stderr
+    monkeypatch.delenv("LOCKSTEP_OPERATOR_TOKEN_FILE")
+    assert "who are you" in built("list", code=64).stderr
+    monkeypatch.delenv("LOCKSTEP_ADDRESS")
+    assert "LOCKSTEP_ADDRESS" in built("list", code=64).stderr
+    monkeypatch.setenv("LOCKSTEP_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("LOCKSTEP_OPERATOR_TOKEN_FILE", str(tmp_path / "token"))
+    assert "try again" in built("list", code=75).stderr
