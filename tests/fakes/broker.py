@@ -70,6 +70,7 @@ class Policy:
     nonce_every_call: bool = False
     mode: int = at.MODE_ENFORCE
     possession: bool = False
+    status: int = at.ATTESTATION_STATUS_AFFIRMING
     gate: Callable[[str], None] = lambda method: None
 
 
@@ -248,15 +249,24 @@ class FakeBroker:
 
     def _standing(self, answer: Any, roles: Any) -> Message:
         answer.decision_id = f"D-{len(self.calls)}"
-        answer.status = at.ATTESTATION_STATUS_AFFIRMING
+        answer.status = self.policy.status
         answer.assurance = ev.ASSURANCE_LEVEL_SELF
         answer.expires_in.FromNanoseconds(int(self.policy.attestation_ttl * 1e9))
         answer.expires_at.FromNanoseconds(int((time.time() + self.policy.attestation_ttl) * 1e9))
         answer.silence.grace.FromNanoseconds(int(self.policy.grace * 1e9))
         answer.silence.then = self.policy.then
         answer.as_of = len(self.log)
+        good = answer.status == at.ATTESTATION_STATUS_AFFIRMING
         for role in roles:
-            answer.roles.add(role=role, status=answer.status, mode=self.policy.mode, granted=True)
+            answer.roles.add(
+                role=role,
+                status=answer.status,
+                mode=self.policy.mode,
+                granted=good,
+                reason="" if good else "appraisal_failed",
+                findings=0 if good else 3,
+                decision_id="D-4",
+            )
         message: Message = answer
         return message
 

@@ -108,6 +108,14 @@ class Connection:
         """One try."""
         return self.parts().keeper.credential(role)
 
+    def check(self) -> Future[Attestation]:
+        """What would be decided now; grants nothing."""
+        return self.parts().keeper.check()
+
+    def refresh_soon(self, pause: float) -> None:
+        """Measure and attest again in `pause` seconds."""
+        self.parts().keeper.refresh_soon(pause)
+
     def held(self, role: str) -> Held:
         """What may be used now; after a fork, attests and asks anew. Raises the SDK's errors."""
         parts = self.parts()

@@ -110,6 +110,14 @@ class Keeper:
         """Hold a credential for a role from now on."""
         return self._submit(lambda: self._credential(role))
 
+    def check(self) -> Future[Attestation]:
+        """What would be decided now: measures and asks, and holds nothing."""
+        return self._submit(lambda: self._exchange.attest(self._roles, dry_run=True))
+
+    def refresh_soon(self, pause: float) -> None:
+        """Attest again in `pause` seconds, without waiting for the schedule."""
+        self._soon(pause)
+
     def report(self, observation: Observation) -> None:
         """Tell the broker what a guard saw; at once, and again until it has been taken."""
         if not self._reporting:

@@ -1,0 +1,73 @@
+"""``lockstep run``: a program with a credential for as long as its code is approved."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from lockstep_client.run.launcher import Launcher, Options, stderr_line
+from lockstep_client.run.reactions import reaction
+from lockstep_client.settings import load
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    epilog="Exit codes: the program's own · 75 unavailable · 77 revoked · 78 denied.",
+)
+@click.option("--role", required=True, help="The role whose credential is wanted.")
+@click.option(
+    "--check", is_flag=True, help="Only ask what would be decided; grants nothing, ends the program."
+)
+@click.option(
+    "--output",
+    default="file",
+    show_default=True,
+    metavar="file[:PATH]|fd|env",
+    help="How it is handed over: a private file (LOCKSTEP_CREDENTIAL_FILE names it), an inherited descriptor "
+    "(LOCKSTEP_CREDENTIAL_FD), or the environment (LOCKSTEP_TOKEN, LOCKSTEP_USERNAME …; others of the same "
+    "user can read that).",
+)
+@click.option(
+    "--on-revoked",
+    default="exit",
+    show_default=True,
+    metavar="exit|signal:NAME|restart|command:…|nothing",
+    help="What happens to the program when the credential is taken back.",
+)
+@click.option(
+    "--on-rotated",
+    default="nothing",
+    show_default=True,
+    metavar="signal:NAME|restart|command:…|nothing",
+    help="How it learns of a new secret; a file is replaced in any case.",
+)
+@click.option(
+    "--wait", default=30.0, show_default=True, metavar="SECONDS", help="How long to try while unavailable."
+)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(
+    role: str,
+    check: bool,
+    output: str,
+    on_revoked: str,
+    on_rotated: str,
+    wait: float,
+    command: tuple[str, ...],
+) -> None:
+    """Run a program with a credential for as long as its code is approved.
+
+    \b
+      lockstep run --role payments-db -- uvicorn pay.api:app
+      lockstep run --check --role payments-db -- uvicorn pay.api:app
+
+    The program is measured, not this launcher: its file by the very descriptor
+    that is executed, what its processes have mapped, and for Python every
+    module. A Python program is measured when it first opens its credential;
+    opening waits for the broker. What cannot be seen is said.
+    """
+    revoked = reaction(on_revoked, "--on-revoked")
+    options = Options(command, role, output, revoked, reaction(on_rotated, "--on-rotated"), wait)
+    settings = load()
+    sys.exit(Launcher(options, settings, os.environ, stderr_line).run(check=check))

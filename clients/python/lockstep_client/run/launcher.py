@@ -1,0 +1,322 @@
+"""The launcher: one queue of events, one loop that acts on them, one exit code.
+
+A Python child is measured when it first opens its credential, or once it has
+loaded nothing new for half a second: opening waits until the broker has
+decided. Another program is measured before it starts, and again soon after.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lockstep_client.client import persist, unseen_lines
+from lockstep_client.connection import Connection, wait_for
+from lockstep_client.errors import (
+    EXIT_DENIED,
+    EXIT_REVOKED,
+    EXIT_UNAVAILABLE,
+    ConfigurationError,
+    Denied,
+    LockstepError,
+    Revoked,
+)
+from lockstep_client.evidence import Measured
+from lockstep_client.holding import Attestation, Revocation
+from lockstep_client.leases import LiveCredential
+from lockstep_client.measure import statement
+from lockstep_client.run.child import FORWARDED, Child
+from lockstep_client.run.handover import Handover, handover, private_folder
+from lockstep_client.run.links import Links, Seen
+from lockstep_client.run.measured import ChildMeasure
+from lockstep_client.run.program import Plan, resolve
+from lockstep_client.run.reactions import Act, Reaction
+from lockstep_client.settings import Settings
+
+LOOK_AGAIN_AFTER = 1.0
+"""Seconds after the start of a child that was measured before it: its libraries are mapped by then."""
+_SHOWN = 5
+_AGAIN = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says. `wait` in seconds."""
+
+    command: tuple[str, ...]
+    role: str
+    output: str
+    on_revoked: Reaction
+    on_rotated: Reaction
+    wait: float
+    quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something happened: `kind` is wanted, ended, revoked, rotated or signal."""
+
+    kind: str
+    number: int = 0
+    revocation: Revocation | None = None
+    run: int = 0
+
+
+class Launcher:
+    """Runs one command to its end. `say` prints a line for people."""
+
+    def __init__(
+        self, options: Options, settings: Settings, environ: Mapping[str, str], say: Callable[[str], None]
+    ) -> None:
+        self._options = options
+        self._settings = settings
+        self._environ = environ
+        self._say = say
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._child: Child | None = None
+        self._run = 0
+        self._credential: LiveCredential | None = None
+        self._connection: Connection | None = None
+        self._revoked = False
+
+    def run(self, *, check: bool = False) -> int:
+        """The exit code: the child's own, or 75, 77, 78."""
+        plan = resolve(self._options.command, self._environ)
+        before = self._forward_signals()
+        try:
+            while True:
+                with tempfile.TemporaryDirectory(
+                    prefix="lockstep-run-", dir=private_folder() or None
+                ) as folder:
+                    code = self._in(Path(folder), plan, check)
+                if code != _AGAIN:
+                    return code
+                self._revoked, self._credential = False, None
+        finally:
+            for number, action in before.items():
+                signal.signal(number, action)
+            plan.close()
+
+    def _in(self, folder: Path, plan: Plan, check: bool) -> int:
+        way = handover(self._options.output, folder)
+        links = Links(folder, lambda: self._events.put(Event("wanted")), self._saw)
+        measure = ChildMeasure(plan, links, lambda: self._child.pid if self._child is not None else 0)
+        self._connection = connection = Connection(
+            self._settings,
+            roles=(self._options.role,),
+            on_revoked=lambda revocation: self._events.put(Event("revoked", revocation=revocation)),
+            evidence=lambda: Measured(measure, statement),
+        )
+        try:
+            return self._steps(connection, plan, way, links, measure, check)
+        finally:
+            if self._child is not None:
+                self._child.end()
+            way.take_back()
+            links.close()
+            connection.close()
+
+    def _steps(
+        self,
+        connection: Connection,
+        plan: Plan,
+        way: Handover,
+        links: Links,
+        measure: ChildMeasure,
+        check: bool,
+    ) -> int:
+        arguments = plan.with_bootstrap(links.path, way.file)
+        asks_itself = plan.python is not None and not way.before_start
+        try:
+            if not asks_itself:
+                if check:
+                    return self._check(connection, measure)
+                self._obtain(connection, way, links, measure)
+            self._start(plan, arguments, way)
+            if not asks_itself:
+                connection.refresh_soon(LOOK_AGAIN_AFTER)
+            while True:
+                event = self._events.get()
+                if event.kind == "wanted" and self._credential is None and not self._revoked:
+                    if check:
+                        return self._check(connection, measure)
+                    self._obtain(connection, way, links, measure)
+                elif event.kind == "ended" and event.run == self._run:
+                    return self._ended(event.number, check)
+                elif event.kind == "signal":
+                    self._pass_on(event.number)
+                elif event.kind == "rotated":
+                    self._rotated(plan, arguments, way)
+                elif event.kind == "revoked" and event.revocation is not None:
+                    code = self._taken_back(event.revocation, way)
+                    if code is not None:
+                        return code
+        except Revoked as error:
+            self._say(f"revoked: {error}")
+            return EXIT_REVOKED
+        except Denied as error:
+            self._say(f"refused: {error}")
+            self._say_next(error.decision)
+            return EXIT_DENIED
+        except ConfigurationError:
+            raise
+        except LockstepError as error:
+            self._say(f"unavailable: {error}")
+            return EXIT_UNAVAILABLE
+
+    # --- steps ----------------------------------------------------------------------------------------
+
+    def _obtain(self, connection: Connection, way: Handover, links: Links, measure: ChildMeasure) -> None:
+        role, wait = self._options.role, self._options.wait
+        attestation = persist(lambda: wait_for(connection.attest()), wait)
+        self._measured(measure)
+        persist(lambda: wait_for(connection.credential(role)), wait)
+        self._credential = credential = LiveCredential(connection, role)
+        credential.on_rotated(lambda: self._events.put(Event("rotated")))
+        way.give(credential)
+        links.approve(measure.appraised())
+        links.go()
+        standing = attestation.roles.get(role)
+        decision = standing.decision if standing is not None else attestation.decision
+        if credential.mode == "observe":
+            self._say(
+                f"{role} observes, so the credential was given. Decision {decision or attestation.decision}"
+            )
+            if standing is not None and standing.findings:
+                self._say_next(decision)
+        else:
+            self._say(
+                f"credential for {role} until {credential.expires_at:%H:%M:%S}Z, renewed while approved"
+            )
+
+    def _check(self, connection: Connection, measure: ChildMeasure) -> int:
+        attestation: Attestation = persist(lambda: wait_for(connection.check()), self._options.wait)
+        self._measured(measure)
+        standing = attestation.roles.get(self._options.role)
+        status = standing.status if standing is not None else attestation.status
+        decision = (standing.decision if standing is not None else "") or attestation.decision
+        if status == "affirming":
+            self._say(f"would be approved for {self._options.role}")
+            return 0
+        findings = standing.findings if standing is not None else 0
+        reason = standing.reason if standing is not None else ""
+        self._say(f"would be refused: {findings} units, {reason or status}, decision {decision}")
+        self._say_next(decision)
+        return EXIT_DENIED
+
+    def _start(self, plan: Plan, arguments: Sequence[str], way: Handover) -> None:
+        self._run += 1
+        run = self._run
+        environment = {**self._environ, **way.environment(), "LOCKSTEP_ROLE": self._options.role}
+        self._child = Child(
+            plan.program,
+            arguments,
+            environment,
+            lambda code: self._events.put(Event("ended", number=code, run=run)),
+        )
+        way.started()
+
+    def _ended(self, code: int, check: bool) -> int:
+        self._child = None
+        if check:
+            self._say("the program ended before it could be measured")
+            return code or 1
+        if self._revoked and self._options.on_revoked.act is not Act.SIGNAL:
+            return EXIT_REVOKED
+        return code
+
+    def _rotated(self, plan: Plan, arguments: Sequence[str], way: Handover) -> None:
+        if self._credential is None or self._revoked:
+            return
+        reaction = self._options.on_rotated
+        try:
+            way.give(self._credential)
+        except Revoked:
+            return  # its own event follows
+        if reaction.act is Act.SIGNAL and self._child is not None:
+            self._child.signal(reaction.signal)
+        elif reaction.act is Act.COMMAND:
+            self._command(reaction)
+        elif reaction.act is Act.RESTART:
+            child, self._child = self._child, None
+            if child is not None:
+                child.end()
+            self._start(plan, arguments, way)
+
+    def _taken_back(self, revocation: Revocation, way: Handover) -> int | None:
+        self._revoked = True
+        way.take_back()
+        self._say(f"revoked: {revocation.reason}, lockstep explain {revocation.decision}")
+        reaction = self._options.on_revoked
+        if reaction.act is Act.SIGNAL and self._child is not None:
+            self._child.signal(reaction.signal)
+            return None
+        if reaction.act is Act.COMMAND:
+            self._command(reaction)
+        if reaction.act is Act.NOTHING:
+            return None
+        child, self._child = self._child, None
+        if child is not None:
+            child.end()
+            self._say(f"{os.path.basename(self._options.command[0])} ended")
+        # A new run proves itself anew, and is refused where the ban still holds.
+        return _AGAIN if reaction.act is Act.RESTART else EXIT_REVOKED
+
+    def _command(self, reaction: Reaction) -> None:
+        try:
+            subprocess.run(reaction.command, timeout=60, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            self._say(f"{reaction.command[0]}: {type(error).__name__}")
+
+    def _saw(self, seen: Seen) -> None:
+        if self._connection is not None:
+            self._say(f"reported  {seen.name or seen.path} {seen.digest.hex()[:12]}")
+            self._connection.report(seen)
+
+    # --- signals ----------------------------------------------------------------------------------------
+
+    def _forward_signals(self) -> dict[int, Any]:
+        # A terminal sends SIGINT to the child as well: it decides, and we end with it.
+        before: dict[int, Any] = {signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None)}
+        for number in FORWARDED:
+            before[number] = signal.signal(number, self._note_signal)
+        return before
+
+    def _note_signal(self, number: int, _frame: object) -> None:
+        # SimpleQueue.put is reentrant: safe in a signal's handler.
+        self._events.put(Event("signal", number=number))
+
+    def _pass_on(self, number: int) -> None:
+        if self._child is not None:
+            self._child.signal(number)
+
+    # --- words ------------------------------------------------------------------------------------------
+
+    def _measured(self, measure: ChildMeasure) -> None:
+        found = measure.last
+        if found is None or self._options.quiet:
+            return
+        self._say(f"measured {len(found.units):,} units in {measure.took * 1000:.0f} ms (self)")
+        unseen = unseen_lines(found)
+        for line in unseen[:_SHOWN]:
+            self._say(f"  unseen: {line}")
+        if len(unseen) > _SHOWN:
+            self._say(f"  unseen: {len(unseen) - _SHOWN} more")
+
+    def _say_next(self, decision: str) -> None:
+        if decision:
+            self._say(f"  next: lockstep manifest approve --from {decision}")
+
+
+def stderr_line(text: str) -> None:
+    """A line for people; the child owns the standard output."""
+    sys.stderr.write(f"lockstep: {text}\n")
+    sys.stderr.flush()

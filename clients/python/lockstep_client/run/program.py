@@ -1,0 +1,117 @@
+"""Which bytes will run: the command is resolved once, opened, hashed by descriptor, and that descriptor is executed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lockstep_client.errors import ConfigurationError
+from lockstep_client.measure.interpreters import PythonCommand, is_interpreter, python_command
+from lockstep_client.measure.interpreters import resolve as find
+
+BOOTSTRAP = str(Path(__file__).with_name("bootstrap.py").resolve())
+_SHEBANG_LIMIT = 4096
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program file held open: `fd` is what is executed, `digest` its SHA-256 by that descriptor."""
+
+    path: str
+    fd: int
+    digest: bytes
+
+    @property
+    def name(self) -> str:
+        """The file's own name."""
+        return os.path.basename(self.path)
+
+    @property
+    def execute(self) -> str:
+        """A path to this very inode, whatever happens to its name meanwhile (``fexecve``)."""
+        return f"/proc/self/fd/{self.fd}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is executed: `program` with `arguments` (without its own name).
+
+    `script` is the file that an interpreter reads first, where one does;
+    `python` what a Python is to run, whose modules are measured from inside.
+    """
+
+    program: Program
+    arguments: tuple[str, ...]
+    script: Program | None = None
+    python: PythonCommand | None = None
+
+    def with_bootstrap(self, socket: str, credential: str) -> tuple[str, ...]:
+        """Arguments with the bootstrap put in. `credential` is the file whose opening waits, or empty."""
+        if self.python is None:
+            return self.arguments
+        found = self.python
+        return (
+            *found.options,
+            BOOTSTRAP,
+            socket,
+            credential,
+            found.mode,
+            found.target,
+            *found.arguments,
+        )
+
+    @property
+    def unseen(self) -> bool:
+        """True for an interpreter whose text nobody measures."""
+        return self.python is None and is_interpreter(self.program.path)
+
+    def close(self) -> None:
+        """Let the descriptors go."""
+        os.close(self.program.fd)
+        if self.script is not None:
+            os.close(self.script.fd)
+
+
+def resolve(command: Sequence[str], environ: Mapping[str, str]) -> Plan:
+    """Find, open and hash. Raises `ConfigurationError` where there is no such program."""
+    python = python_command(command, environ)
+    if python is not None:
+        script = _open(os.path.abspath(python.target)) if python.mode == "script" else None
+        return Plan(_open(python.python), tuple(command[1:]), script, python)
+    first = _open(find(command[0], environ))
+    shebang = _shebang(first.fd)
+    if shebang is None:
+        return Plan(first, tuple(command[1:]))
+    interpreter, *options = shebang
+    if os.path.basename(interpreter) == "env" and options:
+        interpreter, *options = options[0].removeprefix("-S").split()
+    program = _open(find(interpreter, environ))
+    return Plan(program, (*options, first.path, *command[1:]), first)
+
+
+def _open(path: str) -> Program:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        if not os.access(path, os.R_OK) or os.path.isdir(path):
+            os.close(fd)
+            raise ConfigurationError(f"{path}: not a program", setting="command")
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}", setting="command") from None
+    digest = hashlib.sha256()
+    offset = 0
+    while chunk := os.pread(fd, _CHUNK, offset):
+        digest.update(chunk)
+        offset += len(chunk)
+    return Program(path, fd, digest.digest())
+
+
+def _shebang(fd: int) -> list[str] | None:
+    head = os.pread(fd, _SHEBANG_LIMIT, 0)
+    if not head.startswith(b"#!"):
+        return None
+    # Linux gives the interpreter at most one argument, white space included.
+    return os.fsdecode(head[2:].partition(b"\n")[0].strip()).split(None, 1)

@@ -1,0 +1,298 @@
+"""``lockstep run``: real programs under a real launcher, against a broker that checks every seal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lockstep.v1 import attestation_pb2, revocation_pb2
+from lockstep.v1 import evidence_pb2 as ev
+from lockstep_client.errors import ConfigurationError
+from lockstep_client.run.child import Child
+from lockstep_client.run.program import resolve
+from lockstep_client.run.reactions import Act, reaction
+from lockstep_client.settings import Settings
+from tests.fakes.broker import FakeBroker, denied, unavailable
+
+Run = Callable[..., subprocess.Popen[str]]
+
+READ = "import os\nprint(open(os.environ['LOCKSTEP_CREDENTIAL_FILE']).read().strip(), flush=True)\n"
+
+
+@pytest.fixture
+def run(settings: Settings, tmp_path: Path) -> Run:
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "lockstep_client", "run", *arguments],
+            env={**os.environ, **settings.environment()},
+            cwd=tmp_path,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+def app(folder: Path, text: str, name: str = "app.py") -> str:
+    path = folder / name
+    path.write_text(text)
+    return str(path)
+
+
+def units(broker: FakeBroker, number: int = 1) -> dict[int, set[bytes]]:
+    statement = broker.instances[f"A-{number}"].statements[0]
+    return {item.kind: set(item.digests) for item in statement.units}
+
+
+def sha(path: str | Path) -> bytes:
+    return hashlib.sha256(Path(path).read_bytes()).digest()
+
+
+def test_a_python_program_is_measured_when_it_opens_its_credential(
+    broker: FakeBroker, run: Run, tmp_path: Path
+) -> None:
+    app(tmp_path, "WORD = 'part'\n", "part_of_it.py")
+    program = app(
+        tmp_path,
+        "import part_of_it, os, stat, sys\n"
+        "path = os.environ['LOCKSTEP_CREDENTIAL_FILE']\n" + READ + "print(sys.argv, __name__, __file__)\n"
+        "print(oct(stat.S_IMODE(os.stat(path).st_mode)), path)\n"
+        "sys.exit(7)\n",
+    )
+    out, err = (process := run("--role", "db", "--", sys.executable, program, "a", "--b")).communicate(
+        timeout=40
+    )
+    assert process.returncode == 7, err
+    lines = out.splitlines()
+    assert json.loads(lines[0])["password"].startswith("canary-")
+    assert lines[1] == f"{[program, 'a', '--b']} __main__ {program}"
+    mode, path = lines[2].split()
+    assert mode == "0o600"
+    assert not Path(path).exists()
+    found = units(broker)
+    assert sha(sys.executable) in found[ev.UNIT_KIND_EXECUTABLE]
+    assert sha(program) in found[ev.UNIT_KIND_SCRIPT]
+    assert sha(tmp_path / "part_of_it.py") in found[ev.UNIT_KIND_PYTHON_SOURCE]
+    hints = {hint.name for hint in broker.instances["A-1"].statements[0].hints}
+    assert not {name for name in hints if name.startswith(("grpc", "lockstep_client.keeper"))}
+    assert "measured" in err
+    assert "canary" not in err
+    assert broker.leases == {}
+
+
+@pytest.mark.parametrize("how", ["module", "text", "script with a shebang"])
+def test_every_way_to_start_python(broker: FakeBroker, run: Run, tmp_path: Path, how: str) -> None:
+    tail = "import sys; print(sys.argv[1:], sys.argv[0].rpartition('/')[2])\n"
+    path = app(tmp_path, f"#!{sys.executable} -B\n" + READ + tail, "ask.py")
+    os.chmod(path, 0o755)
+    command = {
+        "module": [sys.executable, "-m", "ask", "x"],
+        "text": [sys.executable, "-c", READ + tail, "x"],
+        "script with a shebang": [path, "x"],
+    }[how]
+    out, err = (process := run("--role", "a-token", "--", *command)).communicate(timeout=40)
+    assert process.returncode == 0, err
+    name = "-c" if how == "text" else "ask.py"
+    assert out.splitlines()[1] == f"['x'] {name}"
+    assert out.startswith("canary-")
+    assert ("python -c" in err) == (how == "text")
+
+
+def test_another_program_is_measured_before_it_starts(broker: FakeBroker, run: Run) -> None:
+    command = ["sh", "-c", 'cat "$LOCKSTEP_CREDENTIAL_FILE"; echo " $LOCKSTEP_ROLE"']
+    out, err = (process := run("--role", "db-token", "--", *command)).communicate(timeout=40)
+    assert process.returncode == 0, err
+    assert out.startswith("canary-")
+    assert out.endswith(" db-token\n")
+    statement = broker.instances["A-1"].statements[0]
+    assert [item.name for item in statement.unknown] == ["interpreter sh"]
+    assert "unseen: interpreter sh" in err
+
+
+def test_what_another_program_maps_is_added_soon(broker: FakeBroker, run: Run) -> None:
+    process = run("--role", "db", "--", "sleep", "30")
+    broker.wait_until(lambda: "Reattest" in broker.calls and len(broker.instances["A-1"].statements) == 2, 20)
+    kinds = {item.kind for item in broker.instances["A-1"].statements[1].units}
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert ev.UNIT_KIND_SHARED_OBJECT in kinds
+
+
+@pytest.mark.parametrize(
+    ("output", "command"),
+    [
+        ("env", 'test -z "$LOCKSTEP_CREDENTIAL_FILE" && echo "$LOCKSTEP_PASSWORD"'),
+        ("fd", 'cat <&"$LOCKSTEP_CREDENTIAL_FD"'),
+        ("file:mine", 'cat mine && test "$LOCKSTEP_CREDENTIAL_FILE" = "$PWD/mine"'),
+    ],
+)
+def test_ways_to_hand_over(broker: FakeBroker, run: Run, tmp_path: Path, output: str, command: str) -> None:
+    arguments = ["--role", "db", "--output", output, "--", "bash", "-c", command]
+    out, err = (process := run(*arguments)).communicate(timeout=40)
+    assert process.returncode == 0, err
+    assert "canary-" in out
+    assert not (tmp_path / "mine").exists()
+
+
+def test_revoked_ends_the_program_with_77(broker: FakeBroker, run: Run, tmp_path: Path) -> None:
+    program = app(tmp_path, READ + "import threading; threading.Event().wait(60)\n")
+    process = run("--role", "db-token", "--", sys.executable, program)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("canary-")
+    broker.wait_until(lambda: broker.watched != [])
+    broker.revoke(revocation_pb2.Selector(attestation_id="A-1"), reason="memfd")
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 77
+    assert "revoked: memfd, lockstep explain D-9" in err
+
+
+def test_revoked_can_be_a_signal_and_a_command(broker: FakeBroker, run: Run, tmp_path: Path) -> None:
+    text = (
+        "import signal, sys, threading, os\n"
+        "def told(*_):\n"
+        "    print('told', os.path.exists(os.environ['LOCKSTEP_CREDENTIAL_FILE']), flush=True)\n"
+        "    sys.exit(5)\n"
+        "signal.signal(signal.SIGUSR1, told)\n" + READ + "while True: signal.pause()\n"
+    )
+    process = run(
+        "--role", "a-token", "--on-revoked", "signal:USR1", "--", sys.executable, app(tmp_path, text)
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    broker.wait_until(lambda: broker.watched != [])
+    broker.revoke(revocation_pb2.Selector(attestation_id="A-1"))
+    out, _ = process.communicate(timeout=20)
+    assert (process.returncode, out) == (5, "told False\n")
+
+
+def test_a_module_that_comes_later_is_reported_at_once(broker: FakeBroker, run: Run, tmp_path: Path) -> None:
+    app(tmp_path, "X = 1\n", "comes_later.py")
+    text = READ + "import sys\nsys.stdin.readline()\nimport comes_later\nsys.stdin.readline()\n"
+    process = run("--role", "db-token", "--", sys.executable, app(tmp_path, text))
+    assert process.stdout is not None
+    assert process.stdin is not None
+    process.stdout.readline()
+    assert broker.reports == []
+    process.stdin.write("\n")
+    process.stdin.flush()
+    broker.wait_until(
+        lambda: any(item.object.digest == sha(tmp_path / "comes_later.py") for item in broker.reports)
+    )
+    _, err = process.communicate("\n", timeout=20)
+    assert process.returncode == 0
+    assert "reported  comes_later" in err
+
+
+def test_rotation_replaces_the_file_and_signals(broker: FakeBroker, run: Run, tmp_path: Path) -> None:
+    broker.policy.lease_ttl = broker.policy.attestation_ttl = 3.0
+    text = (
+        "import signal, os\n"
+        "def look(*_):\n"
+        "    print(open(os.environ['LOCKSTEP_CREDENTIAL_FILE']).read(), flush=True)\n"
+        "signal.signal(signal.SIGHUP, look)\n"
+        "look()\n"
+        "while True: signal.pause()\n"
+    )
+    process = run(
+        "--role", "a-token", "--on-rotated", "signal:HUP", "--", sys.executable, app(tmp_path, text)
+    )
+    assert process.stdout is not None
+    first, second = process.stdout.readline(), process.stdout.readline()
+    process.terminate()
+    process.communicate(timeout=20)
+    assert first.startswith("canary-")
+    assert second.startswith("canary-")
+    assert first != second
+
+
+def test_signals_reach_the_program(broker: FakeBroker, run: Run, tmp_path: Path) -> None:
+    text = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))\n" + READ + "while True: signal.pause()\n"
+    )
+    process = run("--role", "db-token", "--", sys.executable, app(tmp_path, text))
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 9
+
+
+def test_denied_is_78_and_unavailable_75(broker: FakeBroker, run: Run, tmp_path: Path) -> None:
+    def deny(method: str) -> None:
+        if method == "Attest":
+            raise denied("appraisal_failed", "D-4", 23)
+
+    def away(method: str) -> None:
+        raise unavailable()
+
+    program = app(tmp_path, READ)
+    broker.policy.gate = deny
+    out, err = (process := run("--role", "db", "--", sys.executable, program)).communicate(timeout=40)
+    assert (process.returncode, out) == (78, "")
+    assert "lockstep manifest approve --from D-4" in err
+    broker.policy.gate = away
+    process = run("--role", "db", "--wait", "0", "--", sys.executable, program)
+    out, err = process.communicate(timeout=40)
+    assert (process.returncode, out) == (75, ""), err
+
+
+def test_check_asks_and_grants_nothing(broker: FakeBroker, run: Run, tmp_path: Path) -> None:
+    program = app(tmp_path, READ)
+    for status, code, said in (
+        (attestation_pb2.ATTESTATION_STATUS_AFFIRMING, 0, "would be approved"),
+        (attestation_pb2.ATTESTATION_STATUS_CONTRAINDICATED, 78, "would be refused: 3 units"),
+    ):
+        broker.policy.status = status
+        process = run("--check", "--role", "db", "--", sys.executable, program)
+        out, err = process.communicate(timeout=40)
+        assert (process.returncode, out) == (code, ""), err
+        assert said in err
+    assert broker.instances == {}
+    assert "IssueCredential" not in broker.calls
+
+
+def test_what_was_hashed_is_what_runs(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_bytes(Path("/bin/true").read_bytes())
+    program.chmod(0o755)
+    plan = resolve([str(program)], {})
+    os.replace(_copy("/bin/false", tmp_path / "other"), program)
+    codes: list[int] = []
+    child = Child(plan.program, plan.arguments, {}, codes.append)
+    child._over.wait(10)
+    plan.close()
+    assert plan.program.digest == sha("/bin/true")
+    assert child._process.wait(10) == 0
+
+
+def _copy(source: str, target: Path) -> Path:
+    target.write_bytes(Path(source).read_bytes())
+    target.chmod(0o755)
+    return target
+
+
+def test_reactions() -> None:
+    assert reaction("signal:hup", "--on-rotated").signal is signal.SIGHUP
+    assert reaction("command:echo 'a b'", "--on-rotated").command == ("echo", "a b")
+    assert reaction("exit", "--on-revoked").act is Act.EXIT
+    for wrong in ("signal:NONE", "signal", "command:", "sometimes", "exit:now", ""):
+        with pytest.raises(ConfigurationError, match="--on-revoked"):
+            reaction(wrong, "--on-revoked")
+
+
+def test_no_such_program(run: Run) -> None:
+    _, err = (process := run("--role", "db", "--", "no-such-program-here")).communicate(timeout=20)
+    assert process.returncode == 2
+    assert "no-such-program-here" in err
