@@ -1,0 +1,1 @@
+"""The wire and the nouns, both ways, total: every enum value has its twin."""

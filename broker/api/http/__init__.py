@@ -1,0 +1,1 @@
+"""The HTTP door: webhooks, introspection, public keys, health and metrics."""

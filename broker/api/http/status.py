@@ -1,0 +1,106 @@
+"""/healthz, /readyz and /metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from starlette.responses import JSONResponse, Response
+
+from broker.api.drain import Drain
+from broker.api.http.app import Answer, Asked
+from broker.api.limits import Limits
+from broker.api.metrics import CONTENT_TYPE, Metrics
+from broker.errors import NotFound, Unavailable
+from broker.model.credential import LeaseState
+from broker.ports import Clock, RevocationFeed, StateStore, Transaction
+from lockstep.formats import Reason
+
+_COUNT_PERIOD = 5.0
+_LOOPBACK = ("127.", "::/64")
+
+
+class Readiness:
+    """Whether this replica may be sent callers: state loaded, current, and not on its way out."""
+
+    def __init__(self, feed: RevocationFeed, drain: Drain, limits: Limits) -> None:
+        self._feed = feed
+        self._drain = drain
+        self._limits = limits
+        self._loaded = False
+
+    def loaded(self) -> None:
+        """The revocation state is loaded; until then everything is denied."""
+        self._loaded = True
+
+    def reasons(self) -> list[Reason]:
+        """Why not; empty when ready."""
+        found = []
+        if self._drain.begun:
+            found.append(Reason.DRAINING)
+        if not self._loaded or self._feed.age() > self._limits.state_age:
+            found.append(Reason.STATE_UNAVAILABLE)
+        return found
+
+
+class StatusRoom:
+    """Answers without a caller's identity, and tells nothing but counts."""
+
+    def __init__(
+        self,
+        readiness: Readiness,
+        metrics: Metrics,
+        store: StateStore,
+        feed: RevocationFeed,
+        clock: Clock,
+        *,
+        metrics_local_only: bool,
+    ) -> None:
+        self._readiness = readiness
+        self._metrics = metrics
+        self._store = store
+        self._feed = feed
+        self._clock = clock
+        self._local_only = metrics_local_only
+        self._counted_at = float("-inf")
+
+    def answers(self) -> Mapping[tuple[str, str], Answer]:
+        """(method, path) to answer."""
+        return {
+            ("GET", "/healthz"): self.health,
+            ("GET", "/readyz"): self.ready,
+            ("GET", "/metrics"): self.scrape,
+        }
+
+    async def health(self, _: Asked) -> Response:
+        """The loop turns."""
+        return JSONResponse({"status": "ok"})
+
+    async def ready(self, _: Asked) -> Response:
+        """200, or 503 with the reasons."""
+        reasons = self._readiness.reasons()
+        body = {"ready": not reasons, "reasons": [reason.value for reason in reasons]}
+        return JSONResponse(body, 503 if reasons else 200)
+
+    async def scrape(self, asked: Asked) -> Response:
+        """OpenMetrics text."""
+        if self._local_only and not asked.call.address.startswith(_LOOPBACK):
+            raise NotFound("no such path")
+        await self._count()
+        return Response(self._metrics.exposition(), media_type=CONTENT_TYPE)
+
+    async def _count(self) -> None:
+        """Counting rows costs: once a period, however often somebody scrapes."""
+        now = self._clock.monotonic()
+        if now - self._counted_at < _COUNT_PERIOD:
+            return
+        self._counted_at = now
+
+        async def work(tx: Transaction) -> tuple[Mapping[LeaseState, int], int]:
+            return await tx.leases.count(), await tx.attestations.count_alive()
+
+        try:
+            leases, attestations = await self._store.read(work)
+        except Unavailable:
+            # The other numbers are wanted all the more.
+            return
+        self._metrics.state(leases, attestations, len(self._feed.denials), self._feed.age())

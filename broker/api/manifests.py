@@ -1,0 +1,108 @@
+"""ManifestService: publish, look, retire, withdraw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from broker.api.arrival import Call
+from broker.api.convert import manifests as convert
+from broker.api.convert.scalars import digest, text
+from broker.api.routes import Route, Unary
+from broker.errors import InvalidRequest
+from broker.model.caller import DetectorCaller, OperatorCaller
+from broker.model.manifest import MAX_VERSION, ManifestRecord
+from broker.model.requests import PublishAnswer, WithdrawAnswer
+from lockstep.v1 import manifest_pb2 as pb
+
+_SERVICE = "/lockstep.v1.ManifestService/"
+
+
+class Publisher(Protocol):
+    """What this room needs of `broker.publish.Publisher`."""
+
+    async def publish(self, envelope: bytes, actor: str) -> PublishAnswer: ...
+    async def retire(
+        self, digest: bytes, actor: str, reason: str, ticket: str
+    ) -> tuple[ManifestRecord, str]: ...
+    async def withdraw(self, digest: bytes, actor: str, reason: str, ticket: str) -> WithdrawAnswer: ...
+    async def get(self, digest: bytes | None, application: str, version: int) -> ManifestRecord: ...
+    async def list(self, application: str, include_ended: bool) -> Sequence[ManifestRecord]: ...
+
+
+class ManifestRoom:
+    """One verb a method."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    def routes(self) -> Mapping[str, Route]:
+        """Full method to route."""
+        return {
+            _SERVICE + "PublishManifest": Unary(pb.PublishManifestRequest, self.publish),
+            _SERVICE + "GetManifest": Unary(pb.GetManifestRequest, self.get),
+            _SERVICE + "ListManifests": Unary(pb.ListManifestsRequest, self.list),
+            _SERVICE + "RetireManifest": Unary(pb.RetireManifestRequest, self.retire),
+            _SERVICE + "WithdrawManifest": Unary(pb.WithdrawManifestRequest, self.withdraw),
+        }
+
+    async def publish(
+        self, request: pb.PublishManifestRequest, call: Call[OperatorCaller]
+    ) -> pb.PublishManifestResponse:
+        """A signed manifest."""
+        answer = await self._publisher.publish(request.envelope, call.caller.actor)
+        return pb.PublishManifestResponse(
+            manifest=convert.summary(answer.record),
+            decision_id=answer.decision_id,
+            in_force=answer.in_force,
+            signatures_present=answer.signatures_present,
+            signatures_required=answer.signatures_required,
+        )
+
+    async def get(
+        self, request: pb.GetManifestRequest, call: Call[OperatorCaller | DetectorCaller]
+    ) -> pb.GetManifestResponse:
+        """By digest, by version, or the newest in force."""
+        named = digest(request.digest, "digest") if request.digest else None
+        application = text(request.application, "application", 128)
+        if named is None and not application:
+            raise InvalidRequest("name a digest or an application")
+        if request.version > MAX_VERSION:
+            raise InvalidRequest("version: too large")
+        record = await self._publisher.get(named, application, request.version)
+        return pb.GetManifestResponse(manifest=convert.summary(record), envelope=record.envelope)
+
+    async def list(
+        self, request: pb.ListManifestsRequest, call: Call[OperatorCaller | DetectorCaller]
+    ) -> pb.ListManifestsResponse:
+        """Newest version first."""
+        application = text(request.application, "application", 128)
+        records = await self._publisher.list(application, request.include_ended)
+        return pb.ListManifestsResponse(manifests=[convert.summary(record) for record in records])
+
+    async def retire(
+        self, request: pb.RetireManifestRequest, call: Call[OperatorCaller]
+    ) -> pb.RetireManifestResponse:
+        """No new starts."""
+        record, decision = await self._publisher.retire(
+            digest(request.digest, "digest"), call.caller.actor, *_why(request.reason, request.ticket)
+        )
+        return pb.RetireManifestResponse(manifest=convert.summary(record), decision_id=decision)
+
+    async def withdraw(
+        self, request: pb.WithdrawManifestRequest, call: Call[OperatorCaller]
+    ) -> pb.WithdrawManifestResponse:
+        """Revokes what runs under it."""
+        answer = await self._publisher.withdraw(
+            digest(request.digest, "digest"), call.caller.actor, *_why(request.reason, request.ticket)
+        )
+        return pb.WithdrawManifestResponse(
+            manifest=convert.summary(answer.record),
+            decision_id=answer.decision_id,
+            revocation_id=answer.revocation_id,
+            attestations=answer.attestations,
+        )
+
+
+def _why(reason: str, ticket: str) -> tuple[str, str]:
+    return text(reason, "reason", 1000), text(ticket, "ticket", 1000)

@@ -1,0 +1,121 @@
+"""What the doors count (OpenMetrics names, base units, bounded labels: never a workload, an address or a path)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from broker.model.credential import LeaseState
+
+_CALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 6.0, 30.0, 120.0, 600.0)
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class Metrics:
+    """One registry of one broker."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._calls = Counter(
+            "lockstep_calls",
+            "Calls answered, by method and status.",
+            ("method", "code"),
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "lockstep_call_seconds",
+            "Time from a call's arrival to its answer.",
+            ("method",),
+            buckets=_CALL_BUCKETS,
+            registry=self.registry,
+        )
+        self._refusals = Counter(
+            "lockstep_refusals",
+            "Calls refused, by method and reason.",
+            ("method", "reason"),
+            registry=self.registry,
+        )
+        self._streams = Gauge(
+            "lockstep_streams", "Streams that are open.", ("method",), registry=self.registry
+        )
+        self._detections = Counter(
+            "lockstep_detections",
+            "Reports answered, by detector and how they ended.",
+            ("detector", "state"),
+            registry=self.registry,
+        )
+        self._stages = Histogram(
+            "lockstep_revocation_stage_seconds",
+            "Time from the decision of a revocation to one of its stages.",
+            ("stage",),
+            buckets=_STAGE_BUCKETS,
+            registry=self.registry,
+        )
+        self._leases = Gauge("lockstep_leases", "Live leases, by state.", ("state",), registry=self.registry)
+        self._stuck = Gauge(
+            "lockstep_stuck_leases",
+            "Leases whose credential cannot be taken back yet.",
+            registry=self.registry,
+        )
+        self._attestations = Gauge("lockstep_attestations", "Attestations alive.", registry=self.registry)
+        self._age = Gauge(
+            "lockstep_revocation_state_age_seconds",
+            "Age of the revocation state that this replica answers from.",
+            registry=self.registry,
+        )
+        self._denials = Gauge("lockstep_denials", "Live entries of the deny set.", registry=self.registry)
+        self._internal = Counter(
+            "lockstep_internal_errors",
+            "Unexpected failures: each one is a bug.",
+            ("method",),
+            registry=self.registry,
+        )
+
+    def started(self) -> float:
+        """Where `call` counts from."""
+        return time.perf_counter()
+
+    def call(self, method: str, code: str, started: float) -> None:
+        """One call was answered."""
+        self._calls.labels(method, code).inc()
+        self._seconds.labels(method).observe(time.perf_counter() - started)
+
+    def refused(self, method: str, reason: str) -> None:
+        """One call was refused for a reason of the table."""
+        self._refusals.labels(method, reason).inc()
+
+    def failed(self, method: str) -> None:
+        """Something raised what no table knows."""
+        self._internal.labels(method).inc()
+
+    def stream(self, method: str, change: int) -> None:
+        """One stream more, or fewer."""
+        self._streams.labels(method).inc(change)
+
+    def detection(self, detector: str, state: str) -> None:
+        """One report was answered. `detector` is a configured name, or ``workload``."""
+        self._detections.labels(detector, state).inc()
+
+    def stage(self, name: str, seconds: float) -> None:
+        """A revocation reached a stage (``denied``, ``told``, ``cleaned``, ``confirmed``) after some seconds."""
+        self._stages.labels(name).observe(max(0.0, seconds))
+
+    def state(self, leases: Mapping[LeaseState, int], attestations: int, denials: int, age: float) -> None:
+        """What the state holds now, at a scrape."""
+        for lease_state in LeaseState:
+            if lease_state.live:
+                self._leases.labels(lease_state.value).set(leases.get(lease_state, 0))
+        self._stuck.set(leases.get(LeaseState.STUCK, 0))
+        self._attestations.set(attestations)
+        self._denials.set(denials)
+        self._age.set(age)
+
+    def exposition(self) -> bytes:
+        """The OpenMetrics text."""
+        text: bytes = generate_latest(self.registry)  # type: ignore[no-untyped-call]
+        return text

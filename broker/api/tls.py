@@ -1,0 +1,130 @@
+"""Certificates of the doors: read whole or not at all, and swapped without closing a connection."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from broker.crypto.keyfiles import KeyFileError, read_secret
+
+MAX_CHAIN: Final = 256 * 1024
+
+
+class CertificateError(ValueError):
+    """A certificate or key cannot be used; the message names the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A certificate chain and its key, PEM, that belong together."""
+
+    chain: bytes
+    key: bytes = field(repr=False)
+
+
+def read_pair(certificate: Path, key: Path) -> Pair:
+    """Raises `CertificateError`: unreadable, key of another certificate, key file open to others."""
+    try:
+        chain = certificate.read_bytes()
+    except OSError as error:
+        raise CertificateError(f"{certificate}: cannot be read: {error.strerror}") from None
+    if len(chain) > MAX_CHAIN:
+        raise CertificateError(f"{certificate}: larger than {MAX_CHAIN} bytes")
+    try:
+        secret = read_secret(key)
+    except KeyFileError as error:
+        raise CertificateError(str(error)) from None
+    try:
+        leaf = x509.load_pem_x509_certificates(chain)[0]
+        private = serialization.load_pem_private_key(secret, password=None)
+    except (ValueError, TypeError):
+        raise CertificateError(
+            f"{certificate}, {key}: not a PEM certificate with its unencrypted key"
+        ) from None
+    form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    if leaf.public_key().public_bytes(*form) != private.public_key().public_bytes(*form):
+        raise CertificateError(f"{key}: not the key of {certificate}")
+    return Pair(chain, secret)
+
+
+class Certificates:
+    """The current pair, for every listener.
+
+    gRPC asks `fetch` on each connection, from threads of its own: a
+    configuration that is answered every time also ends TLS session resumption,
+    by which an expired client certificate would go on working.
+    """
+
+    def __init__(self, certificate: Path, key: Path, client_roots: Callable[[], bytes] | None = None) -> None:
+        """`client_roots` gives the PEM roots that `mtls` accepts, asked on each connection; it must not block.
+        Raises `CertificateError`."""
+        self._certificate = certificate
+        self._key = key
+        self._client_roots = client_roots
+        self._pair = read_pair(certificate, key)
+        self._stamp = self._look()
+        self._http: list[ssl.SSLContext] = []
+
+    def reload(self) -> None:
+        """Read the files anew; raises `CertificateError` and then leaves everything as it was."""
+        stamp = self._look()
+        pair = read_pair(self._certificate, self._key)
+        for context in self._http:
+            context.load_cert_chain(self._certificate, self._key)
+        self._pair = pair
+        self._stamp = stamp
+
+    def changed(self) -> bool:
+        """True where a file is another one than was read."""
+        return self._look() != self._stamp
+
+    def _look(self) -> tuple[tuple[int, int, int], ...]:
+        found = []
+        for path in (self._certificate, self._key):
+            try:
+                status = path.stat()
+            except OSError:
+                found.append((0, 0, 0))
+            else:
+                found.append((status.st_ino, status.st_mtime_ns, status.st_size))
+        return tuple(found)
+
+    def tls(self) -> grpc.ServerCredentials:
+        """For callers that prove who they are in the call: no client certificate is asked for."""
+
+        def fetch() -> grpc.ServerCertificateConfiguration:
+            pair = self._pair
+            return grpc.ssl_server_certificate_configuration([(pair.key, pair.chain)])
+
+        return grpc.dynamic_ssl_server_credentials(fetch(), fetch, require_client_authentication=False)
+
+    def mtls(self) -> grpc.ServerCredentials:
+        """A client certificate is required. Raises `CertificateError` without roots."""
+        roots = self._client_roots
+        if roots is None:
+            raise CertificateError("the mtls listener needs the roots of a trust domain")
+
+        def fetch() -> grpc.ServerCertificateConfiguration:
+            pair = self._pair
+            return grpc.ssl_server_certificate_configuration([(pair.key, pair.chain)], roots())
+
+        return grpc.dynamic_ssl_server_credentials(fetch(), fetch, require_client_authentication=True)
+
+    def https(self) -> ssl.SSLContext:
+        """A context that follows every `reload`."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # Without tickets no session survives a change of certificate.
+        context.num_tickets = 0
+        context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+        context.set_alpn_protocols(["http/1.1"])
+        context.load_cert_chain(self._certificate, self._key)
+        self._http.append(context)
+        return context
