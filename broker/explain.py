@@ -57,6 +57,8 @@ async def _may_see(
     attestation = await tx.attestations.get(caller.attestation_id)
     if attestation is None or attestation.key.thumbprint != caller.proof.thumbprint:
         return False
-    return decision.attestation_id == attestation.id or (
-        bool(decision.identity) and decision.identity == attestation.identity.name
+    return (
+        decision.attestation_id == attestation.id
+        or attestation.id in decision.instances
+        or (bool(decision.identity) and decision.identity == attestation.identity.name)
     )

@@ -7,9 +7,10 @@ transaction's size does not depend on how many leases hang on what is revoked;
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
+from broker.errors import Unavailable
 from broker.model.attestation import Attestation, AttestationState
 from broker.model.decision import Decision
 from broker.model.evidence import CodeSet
@@ -23,7 +24,6 @@ from broker.model.revocation import (
     Selector,
     SelectorKind,
     Step,
-    process_value,
     taint,
 )
 from broker.model.role import AfterRevocation, Role
@@ -71,23 +71,34 @@ class Denied:
 
 
 def instance_targets(attestation: Attestation, roles: Sequence[Role]) -> tuple[Target, ...]:
-    """What revoking one instance takes: the attestation, its process, and the taint that outlives it.
+    """What revoking one instance takes: the attestation, and the taint that outlives it.
 
     The strictest `after_revocation` of its roles decides whether an identity
     whose instances cannot be told apart waits for a lift.
     """
     hold = not roles or any(role.after_revocation is AfterRevocation.HOLD for role in roles)
-    found = [Target(Selector(SelectorKind.ATTESTATION, attestation.id), cut=True, ban=True)]
-    banned = taint(attestation, hold=hold)
-    found.extend(Target(selector, cut=False, ban=True) for selector in banned)
-    where = attestation.whereabouts
-    if where.exact():
-        process = Selector(SelectorKind.PROCESS, process_value(where))
-        if process not in banned:
-            # A workload's own word about its process: good enough to answer a second
-            # report with "already revoked", not to ban anybody.
-            found.append(Target(process, cut=True, ban=False))
-    return tuple(found)
+    return (
+        Target(Selector(SelectorKind.ATTESTATION, attestation.id), cut=True, ban=True),
+        # Only what somebody else vouches for: what a workload says of its own place
+        # may be the place of another, who must not fall with it.
+        *(Target(selector, cut=False, ban=True) for selector in taint(attestation, hold=hold)),
+    )
+
+
+def quarantine_targets(
+    attestation: Attestation, roles: Sequence[Role], until: float, *, certain: bool
+) -> tuple[Target, ...]:
+    """What a timed ban takes: as `instance_targets`, without a cut.
+
+    The taint goes with it, or the instance would simply attest anew. Where it
+    is not `certain` that this instance is meant, its identity stays free: that
+    would stop all its siblings for a guess.
+    """
+    return tuple(
+        replace(target, cut=False, until=until)
+        for target in instance_targets(attestation, roles)
+        if target.ban and (certain or target.selector.kind is not SelectorKind.IDENTITY)
+    )
 
 
 class Ledger:
@@ -110,53 +121,69 @@ class Ledger:
         manifest) and returns False to write nothing. Raises `Unavailable` when
         the state cannot be written: memory goes on denying.
         """
-        selectors = [target.selector for target in denial.targets]
-        self._feed.denials.anticipate(selectors)
+        denials = self._feed.denials
+        bodies = [_entry(denial, target) for target in dict.fromkeys(denial.targets)]
+        ticket = denials.anticipate(bodies)
+        known = False
+        try:
 
-        async def work(tx: Transaction) -> tuple[tuple[LogEntry, ...], LogHead] | None:
-            if first is not None and not await first(tx):
+            async def work(tx: Transaction) -> Denied | None:
+                if first is not None and not await first(tx):
+                    return None
+                return await _write(tx, denial, bodies)
+
+            denied = await self._state.transact(work, urgent=True)
+            if denied is None:
+                known = True
                 return None
-            written = await tx.revocations.append([_entry(denial, target) for target in denial.targets])
-            await tx.attestations.end(denial.attestations, AttestationState.REVOKED)
-            target = denial.targets[0]
-            await tx.revocations.put(
-                Revocation(
-                    id=denial.id,
-                    selector=target.selector,
-                    cut=target.cut,
-                    ban=target.ban,
-                    state=RevocationState.COMMITTED,
-                    actor=denial.actor,
-                    reason=denial.reason,
-                    ticket=denial.ticket,
-                    decision_id=denial.decision.id,
-                    detection_id=denial.detection_id,
-                    at=denial.at,
-                    until=target.until,
-                    first_seq=written[0].seq,
-                    last_seq=written[-1].seq,
-                    steps=_first_steps(denial),
-                    attestations=len(denial.attestations),
-                    expanded=not denial.wide,
-                )
-            )
-            await tx.revocations.hit(denial.id, denial.attestations)
-            await tx.decisions.add(denial.decision)
-            return tuple(written), await tx.revocations.head()
+            self._feed.announce(denied.entries)
+            # The entries deny from here on. Where they are still ahead of this replica's
+            # view (an earlier commit is being announced), the view catches up first.
+            known = denials.seq >= denied.entries[-1].seq or await self._caught_up(denied.entries[-1].seq)
+            self._audit.record(denial.decision)
+            return denied
+        finally:
+            # Without a known end (no answer, cancelled) memory goes on denying.
+            if known:
+                denials.settle(ticket)
+            else:
+                denials.unsure(ticket)
 
-        result = await self._state.transact(work, urgent=True)
-        if result is None:
-            self._feed.denials.settle_anticipated(selectors)
-            return None
-        entries, head = result
-        self._feed.announce(entries)
-        # The entries deny from here on. Where they are still ahead of this replica's
-        # view (an earlier commit is being announced), the view catches up first.
-        if self._feed.denials.seq < entries[-1].seq:
-            await self._feed.catch_up()
-        self._feed.denials.settle_anticipated(selectors)
-        self._audit.record(denial.decision)
-        return Denied(entries, head)
+    async def _caught_up(self, seq: int) -> bool:
+        try:
+            return await self._feed.catch_up() >= seq
+        except Unavailable:
+            return False  # durable all the same; the feed's age says the rest
+
+
+async def _write(tx: Transaction, denial: Denial, bodies: Sequence[NewEntry]) -> Denied:
+    entries = tuple(await tx.revocations.append(bodies))
+    await tx.attestations.end(denial.attestations, AttestationState.REVOKED)
+    target = denial.targets[0]
+    await tx.revocations.put(
+        Revocation(
+            id=denial.id,
+            selector=target.selector,
+            cut=target.cut,
+            ban=target.ban,
+            state=RevocationState.COMMITTED,
+            actor=denial.actor,
+            reason=denial.reason,
+            ticket=denial.ticket,
+            decision_id=denial.decision.id,
+            detection_id=denial.detection_id,
+            at=denial.at,
+            until=target.until,
+            first_seq=entries[0].seq,
+            last_seq=entries[-1].seq,
+            steps=_first_steps(denial),
+            attestations=len(denial.attestations),
+            expanded=not denial.wide,
+        )
+    )
+    await tx.revocations.hit(denial.id, denial.attestations)
+    await tx.decisions.add(denial.decision)
+    return Denied(entries, await tx.revocations.head())
 
 
 def _entry(denial: Denial, target: Target) -> NewEntry:
@@ -183,29 +210,27 @@ def _first_steps(denial: Denial) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-async def loaded_banned(tx: Transaction, bans: Sequence[LogEntry], code: CodeSet) -> bool:
-    """True where the code set has a digest, or a unit of a package, that one of the entries names."""
-    if not bans:
-        return False
-    loaded = {unit.digest for unit in code.units}
-    for entry in bans:
-        selector = entry.body.selector
-        if selector.kind is SelectorKind.DIGEST:
-            if bytes.fromhex(selector.value) in loaded:
-                return True
-        elif not loaded.isdisjoint(await tx.manifests.digests_of_package(selector.value)):
-            return True
-    return False
+async def wide_digests(tx: Transaction, selector: Selector) -> Sequence[bytes]:
+    """The unit digests that a digest or package selector means."""
+    if selector.kind is SelectorKind.DIGEST:
+        return (bytes.fromhex(selector.value),)
+    return await tx.manifests.digests_of_package(selector.value)
 
 
-async def wide_hit(tx: Transaction, entries: Sequence[LogEntry], attestation: Attestation) -> bool:
+async def loaded_hit(tx: Transaction, entries: Iterable[NewEntry], code: CodeSet) -> NewEntry | None:
+    """The first entry that names a digest, or a package with a unit, of a code set."""
+    loaded: frozenset[bytes] | None = None
+    for entry in entries:
+        loaded = loaded or frozenset(unit.digest for unit in code.units)
+        if not loaded.isdisjoint(await wide_digests(tx, entry.selector)):
+            return entry
+    return None
+
+
+async def wide_hit(tx: Transaction, entries: Iterable[NewEntry], attestation: Attestation) -> bool:
     """True where the recorded code set has what a digest or package entry names."""
     for entry in entries:
-        selector = entry.body.selector
-        if selector.kind is SelectorKind.DIGEST:
-            digests: Sequence[bytes] = (bytes.fromhex(selector.value),)
-        else:
-            digests = await tx.manifests.digests_of_package(selector.value)
+        digests = await wide_digests(tx, entry.selector)
         if digests and await tx.code.contains(attestation.code_set, digests):
             return True
     return False

@@ -9,6 +9,7 @@ from broker.errors import Conflict, Denied, InvalidRequest, NotFound
 from broker.ledger import Denial, Ledger, Target
 from broker.model.decision import Decision, DecisionKind, Effect
 from broker.model.manifest import Manifest, ManifestError, ManifestRecord, ManifestState, parse_manifest
+from broker.model.matching import text_problem
 from broker.model.requests import PublishAnswer, WithdrawAnswer
 from broker.model.revocation import Selector, SelectorKind
 from broker.model.role import Application
@@ -25,13 +26,13 @@ from broker.ports import (
 from lockstep.formats import MANIFEST_PAYLOAD_TYPE, Reason
 
 PREVIEW_LIMIT = 10_000
-_KNOWN = (
-    ManifestState.PROPOSED,
+_ONCE_IN_FORCE = (
     ManifestState.IN_FORCE,
     ManifestState.RETIRED,
     ManifestState.WITHDRAWN,
     ManifestState.EXPIRED,
 )
+_KNOWN = (ManifestState.PROPOSED, *_ONCE_IN_FORCE)
 
 
 class Publisher:
@@ -80,7 +81,7 @@ class Publisher:
         if manifest.not_after <= now:
             raise Denied(Reason.MANIFEST_REJECTED, "it has expired")
 
-        async def work(tx: Transaction) -> PublishAnswer | Denied | Conflict:
+        async def work(tx: Transaction) -> tuple[PublishAnswer, Decision] | Denied | Conflict:
             known = await tx.manifests.get(manifest.digest)
             if known is not None:
                 return await self._add_signatures(tx, known, envelope, own, application, actor, now)
@@ -99,37 +100,40 @@ class Publisher:
                 return Conflict("published meanwhile by somebody else")
             return await self._published(tx, record, application, actor, now)
 
-        answer = await self._state.transact(work)
-        if isinstance(answer, Exception):
-            raise answer
+        result = await self._state.transact(work)
+        if isinstance(result, Exception):
+            raise result
+        answer, decision = result
         self._manifests.invalidate()
+        self._audit.record(decision)
         return answer
 
     async def retire(self, digest: bytes, actor: str, reason: str, ticket: str) -> tuple[ManifestRecord, str]:
         """No new starts under it; what runs goes on."""
         now = self._clock.now()
+        _check_texts(reason, ticket)
         decision = self._decision(digest, Effect.RECORDED, actor, f"retired: {reason}", ticket, now)
 
-        async def work(tx: Transaction) -> ManifestRecord | None:
+        async def work(tx: Transaction) -> tuple[ManifestRecord, Decision] | None:
             record = await tx.manifests.get(digest)
             if record is None or record.state is ManifestState.WITHDRAWN:
                 return None
+            named = replace(decision, application=record.manifest.application)
             await tx.manifests.set_state(digest, ManifestState.RETIRED)
-            await tx.decisions.add(replace(decision, application=record.manifest.application))
-            return replace(record, state=ManifestState.RETIRED)
+            await tx.decisions.add(named)
+            return replace(record, state=ManifestState.RETIRED), named
 
-        record = await self._state.transact(work)
-        if record is None:
+        result = await self._state.transact(work)
+        if result is None:
             raise NotFound("no such manifest, or it was withdrawn")
         self._manifests.invalidate()
-        self._audit.record(decision)
-        return record, decision.id
+        self._audit.record(result[1])
+        return result[0], decision.id
 
     async def withdraw(self, digest: bytes, actor: str, reason: str, ticket: str) -> WithdrawAnswer:
         """A tombstone: never in force again, its version is passed, and what runs under it is revoked."""
         now = self._clock.now()
-        if not reason.strip():
-            raise InvalidRequest("reason: say why")
+        _check_texts(reason, ticket)
         selector = Selector(SelectorKind.MANIFEST, digest.hex())
 
         async def look(tx: Transaction) -> tuple[ManifestRecord | None, int]:
@@ -147,8 +151,10 @@ class Publisher:
         )
 
         async def first(tx: Transaction) -> bool:
-            if not await tx.manifests.set_state(digest, ManifestState.WITHDRAWN):
+            current = await tx.manifests.get(digest)
+            if current is None or current.state is ManifestState.WITHDRAWN:
                 return False
+            await tx.manifests.set_state(digest, ManifestState.WITHDRAWN)
             await tx.manifests.raise_floor(manifest.application, manifest.version + 1)
             return True
 
@@ -217,7 +223,7 @@ class Publisher:
         application: Application,
         actor: str,
         now: float,
-    ) -> PublishAnswer | Denied:
+    ) -> tuple[PublishAnswer, Decision] | Denied | Conflict:
         if known.state is ManifestState.WITHDRAWN:
             return Denied(Reason.ROLLBACK, "it was withdrawn: publish the content under a higher version")
         signers = tuple(sorted({*known.signers, *own}.intersection(application.signers)))
@@ -226,13 +232,17 @@ class Publisher:
             await tx.manifests.add_signatures(known.manifest.digest, merged, signers)
             known = replace(known, envelope=merged, signers=signers)
         if known.state is ManifestState.PROPOSED and len(signers) >= application.threshold:
+            # A proposal may have waited while later versions came into force.
+            problem = await _rollback(tx, known.manifest)
+            if problem is not None:
+                return problem
             await tx.manifests.set_state(known.manifest.digest, ManifestState.IN_FORCE)
             known = replace(known, state=ManifestState.IN_FORCE)
         return await self._published(tx, known, application, actor, now)
 
     async def _published(
         self, tx: Transaction, record: ManifestRecord, application: Application, actor: str, now: float
-    ) -> PublishAnswer:
+    ) -> tuple[PublishAnswer, Decision]:
         manifest = record.manifest
         detail = (
             f"{manifest.application}@{manifest.version} {record.state}: signed by {', '.join(record.signers)}"
@@ -242,13 +252,14 @@ class Publisher:
             application=manifest.application,
         )
         await tx.decisions.add(decision)
-        return PublishAnswer(
+        answer = PublishAnswer(
             record=record,
             decision_id=decision.id,
             in_force=record.state is ManifestState.IN_FORCE,
             signatures_present=len(record.signers),
             signatures_required=application.threshold,
         )
+        return answer, decision
 
     def _decision(
         self, digest: bytes, effect: Effect, actor: str, detail: str, ticket: str, now: float
@@ -267,16 +278,28 @@ class Publisher:
 
 
 async def _version_problem(tx: Transaction, manifest: Manifest) -> Conflict | None:
-    """One content a version, and never back: an old release with a known flaw must not return."""
-    floor = await tx.manifests.floor(manifest.application)
-    if manifest.version < floor:
-        return Conflict(f"{manifest.application!r} accepts version {floor} or later", reason=Reason.ROLLBACK)
+    """One content a version, and never back."""
     same = await tx.manifests.by_version(manifest.application, manifest.version)
     if same is not None:
         return Conflict(f"version {manifest.version} is another content: publish under a higher version")
-    newest = await tx.manifests.of_application(manifest.application, _KNOWN)
+    return await _rollback(tx, manifest)
+
+
+async def _rollback(tx: Transaction, manifest: Manifest) -> Conflict | None:
+    """An old release with a known flaw must not return. Proposals do not count: one signer alone
+    could otherwise close an application for ever."""
+    floor = await tx.manifests.floor(manifest.application)
+    if manifest.version < floor:
+        return Conflict(f"{manifest.application!r} accepts version {floor} or later", reason=Reason.ROLLBACK)
+    newest = await tx.manifests.of_application(manifest.application, _ONCE_IN_FORCE)
     if newest and manifest.version < newest[0].manifest.version:
         return Conflict(
             f"{manifest.application!r} is at version {newest[0].manifest.version}", reason=Reason.ROLLBACK
         )
     return None
+
+
+def _check_texts(reason: str, ticket: str) -> None:
+    problem = text_problem(reason, ticket)
+    if problem:
+        raise InvalidRequest(problem)

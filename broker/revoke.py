@@ -10,12 +10,13 @@ from broker.ledger import Denial, Ledger, Target, instance_targets
 from broker.model.attestation import Attestation
 from broker.model.credential import Lease, LeaseState
 from broker.model.decision import Decision, DecisionKind, Effect
-from broker.model.matching import selector_problem
+from broker.model.matching import selector_problem, text_problem
 from broker.model.requests import LiftAnswer, RevokeAnswer, RevokeOrder
 from broker.model.revocation import (
     EntryKind,
     LogEntry,
     LogHead,
+    Revocation,
     RevocationState,
     Selector,
     SelectorKind,
@@ -24,7 +25,7 @@ from broker.ports import AuditLog, Clock, Entropy, RevocationFeed, RoleSource, S
 from lockstep.formats import Reason
 
 PREVIEW_LIMIT = 10_000
-MAX_TEXT = 1000
+_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +139,11 @@ class Revoker:
                 return "missing"
             if revocation.lifted_at:
                 return "lifted"
-            span = revocation.last_seq - revocation.first_seq + 1
-            own = await tx.revocations.since(revocation.first_seq - 1, span)
-            bans = [entry for entry in own if entry.body.ban and entry.body.revocation_id == revocation_id]
+            bans = [
+                entry
+                for entry in await _entries(tx, revocation)
+                if entry.body.kind is EntryKind.REVOKED and entry.body.ban
+            ]
             if not bans:
                 return "no ban"
             lifted = [
@@ -229,10 +232,19 @@ class Revoker:
         return (own,), (), True
 
 
+async def _entries(tx: Transaction, revocation: Revocation) -> Sequence[LogEntry]:
+    """What a revocation wrote, as far as it is not pruned; other entries stand between its own."""
+    found: list[LogEntry] = []
+    after = revocation.first_seq - 1
+    while page := await tx.revocations.since(after, _PAGE):
+        found.extend(entry for entry in page if entry.body.revocation_id == revocation.id)
+        after = page[-1].seq
+        if after >= revocation.last_seq:
+            break
+    return found
+
+
 def _check_texts(reason: str, ticket: str) -> None:
-    if not reason.strip() or len(reason) > MAX_TEXT:
-        raise InvalidRequest(f"reason: say why, in 1 to {MAX_TEXT} characters")
-    if len(ticket) > MAX_TEXT:
-        raise InvalidRequest(f"ticket: at most {MAX_TEXT} characters")
-    if not (reason + ticket).replace("\n", "").isprintable():
-        raise InvalidRequest("reason and ticket: printable characters only")
+    problem = text_problem(reason, ticket)
+    if problem:
+        raise InvalidRequest(problem)

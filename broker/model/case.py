@@ -12,7 +12,7 @@ from broker.model.evidence import Assurance, CodeSet, Evidence, InstanceKey, Pro
 from broker.model.identity import WorkloadIdentity
 from broker.model.manifest import ReferenceValues
 from broker.model.requests import RoleVerdict
-from broker.model.revocation import DenySet, Selector, SelectorKind, place_keys
+from broker.model.revocation import DenySet, Selector, SelectorKind, place_keys, process_value
 from broker.model.role import Mode, Role
 from lockstep.formats import Reason
 
@@ -49,13 +49,12 @@ def grown(base: CodeSet, evidence: Sequence[Evidence]) -> CodeSet:
     """The recorded set with what was added; each item must say what it was added to."""
     code = base
     for item in evidence:
-        if item.base_digest and item.base_digest != base.digest:
-            raise Denied(Reason.EVIDENCE_REJECTED, "the evidence adds to another code set than ours")
+        if item.base_digest:
+            if item.base_digest != base.digest:
+                raise Denied(Reason.EVIDENCE_REJECTED, "the evidence adds to another code set than ours")
+            if base.grow(item.units).digest != item.code_set_digest:
+                raise Denied(Reason.EVIDENCE_REJECTED, "the evidence's digest is not that of its code set")
         code = code.grow(item.units)
-    if all(item.base_digest for item in evidence) and any(
-        base.grow(item.units).digest != item.code_set_digest for item in evidence
-    ):
-        raise Denied(Reason.EVIDENCE_REJECTED, "the evidence's digest is not that of its code set")
     return code
 
 
@@ -69,6 +68,26 @@ def binding_conflict(identity: WorkloadIdentity, process: ProcessRef) -> str:
         if claimed and stated and claimed != stated:
             return name
     return ""
+
+
+def moved(before: WorkloadIdentity, now: WorkloadIdentity) -> str:
+    """What differs where a proof is of another identity, or of another instance of it; empty where nothing does."""
+    if (before.provider, before.name) != (now.provider, now.name):
+        return "identity"
+    for name, was, claimed in (
+        ("pod", before.instance.pod_uid, now.instance.pod_uid),
+        ("node", before.instance.node, now.instance.node),
+        ("container", before.instance.container_id, now.instance.container_id),
+    ):
+        # What was once proved may not be left out later either.
+        if was and was != claimed:
+            return name
+    return ""
+
+
+def other_process(before: ProcessRef, now: ProcessRef) -> bool:
+    """True where two exact processes differ: an instance key does not move to another."""
+    return before.exact() and now.exact() and process_value(before) != process_value(now)
 
 
 def bearer_keys(case: Case) -> tuple[Selector, ...]:

@@ -9,39 +9,69 @@ from broker.model.revocation import Selector, SelectorKind, process_value
 
 _HEX_KINDS = (SelectorKind.MANIFEST, SelectorKind.DIGEST, SelectorKind.KEY)
 MAX_VALUE = 2048
+MAX_TEXT = 1000
 
 
-def subject_selector(subject: DetectionSubject) -> Selector | None:
-    """The most exact selector that a subject gives: attestation, process, container, pod, SPIFFE ID.
+def subject_selectors(subject: DetectionSubject) -> tuple[Selector, ...]:
+    """The selectors that a subject gives, most exact first: process, container, pod, SPIFFE ID.
 
-    None where it is incomplete: it might be one of ours, and no selector says which.
+    An attestation id stands alone. None where the subject is incomplete: it might be one
+    of ours, and no selector says which.
     """
     process = subject.process
     if subject.attestation_id:
-        return Selector(SelectorKind.ATTESTATION, subject.attestation_id)
+        return (Selector(SelectorKind.ATTESTATION, subject.attestation_id),)
+    found = []
     if process.exact():
-        return Selector(SelectorKind.PROCESS, process_value(process))
+        found.append(Selector(SelectorKind.PROCESS, process_value(process)))
     if process.container_id:
-        return Selector(SelectorKind.CONTAINER, process.container_id)
+        found.append(Selector(SelectorKind.CONTAINER, process.container_id))
     if process.pod_uid:
-        return Selector(SelectorKind.POD, process.pod_uid)
+        found.append(Selector(SelectorKind.POD, process.pod_uid))
     if subject.spiffe_id:
-        return Selector(SelectorKind.IDENTITY, subject.spiffe_id)
-    return None
+        found.append(Selector(SelectorKind.IDENTITY, subject.spiffe_id))
+    return tuple(found)
+
+
+def elsewhere(attestation: Attestation, process: ProcessRef) -> bool:
+    """True where an attestation is known to run in another place than a process: a sidecar of its pod, another node.
+
+    The process id is not compared: what a workload starts in its own container is the workload's.
+    """
+    where = attestation.whereabouts
+    return _contradict(
+        (process.node, where.node),
+        (process.boot_id, where.boot_id),
+        (process.container_id, where.container_id),
+        (process.pod_uid, where.pod_uid),
+    )
 
 
 def may_be(attestation: Attestation, process: ProcessRef) -> bool:
-    """True where nothing that both sides say contradicts, and at least one thing beyond the node agrees
-    or only the node was said."""
+    """True where nothing that both sides say contradicts; the node was compared before."""
     where = attestation.whereabouts
-    said = (
+    return not _contradict(
         (process.boot_id, where.boot_id),
         (process.pid, where.pid),
         (process.start_ticks, where.start_ticks),
         (process.container_id, where.container_id),
         (process.pod_uid, where.pod_uid),
     )
-    return all(not one or not other or one == other for one, other in said)
+
+
+def _contradict(*pairs: tuple[str | int, str | int]) -> bool:
+    return any(one and other and one != other for one, other in pairs)
+
+
+def text_problem(reason: str, ticket: str) -> str:
+    """What is wrong with the words that an operator gives an act; empty where nothing is."""
+    if not reason.strip() or len(reason) > MAX_TEXT:
+        return f"reason: say why, in 1 to {MAX_TEXT} characters"
+    if len(ticket) > MAX_TEXT:
+        return f"ticket: at most {MAX_TEXT} characters"
+    if not (reason + ticket).replace("\n", "").isprintable():
+        return "reason and ticket: printable characters only"
+    return ""
 
 
 def selector_problem(selector: Selector) -> str:

@@ -206,18 +206,20 @@ def taint(attestation: Attestation, *, hold: bool) -> tuple[Selector, ...]:
 class DenySet:
     """The live part of the log, indexed: what a grant or a token is held against.
 
-    Owned by one event loop. `seq` is the last entry applied. Anticipated
-    selectors deny from the moment that a revocation is decided, before its
-    commit; they turn into entries by `apply`, or stay (a revocation that could
-    not be written still denies here).
+    Owned by one event loop. `seq` is the last entry applied. What is anticipated
+    denies from the moment that it is decided, before its commit. Where it is not
+    known whether the commit came about, it denies until an entry says as much.
     """
 
     def __init__(self, head: LogHead) -> None:
         self.head = head
         self._by_selector: dict[Selector, list[LogEntry]] = {}
         self._by_seq: dict[int, LogEntry] = {}
-        self._anticipated: dict[Selector, int] = {}
-        self._wide_open: dict[int, LogEntry] = {}
+        self._wide: dict[int, LogEntry] = {}
+        self._early: dict[int, tuple[NewEntry, ...]] = {}
+        self._early_by_selector: dict[Selector, list[NewEntry]] = {}
+        self._unsure: set[int] = set()
+        self._tickets = 0
 
     @property
     def seq(self) -> int:
@@ -227,24 +229,45 @@ class DenySet:
     @property
     def anticipating(self) -> bool:
         """True while a revocation that is decided has not been applied as an entry."""
-        return bool(self._anticipated)
+        return bool(self._early)
 
     def __len__(self) -> int:
         return len(self._by_seq)
 
-    def anticipate(self, selectors: Iterable[Selector]) -> None:
-        """Deny these at once, whatever the log says."""
-        for selector in selectors:
-            self._anticipated[selector] = self._anticipated.get(selector, 0) + 1
+    # --- before the commit ------------------------------------------------------------------------
 
-    def settle_anticipated(self, selectors: Iterable[Selector]) -> None:
-        """The entries for these have been applied: the anticipation ends."""
-        for selector in selectors:
-            count = self._anticipated.get(selector, 0) - 1
-            if count > 0:
-                self._anticipated[selector] = count
-            else:
-                self._anticipated.pop(selector, None)
+    def anticipate(self, bodies: Iterable[NewEntry]) -> int:
+        """Deny at once what these say; a ticket for `settle` or `unsure`, one of which must follow."""
+        self._tickets += 1
+        self._early[self._tickets] = tuple(bodies)
+        for body in self._early[self._tickets]:
+            self._early_by_selector.setdefault(body.selector, []).append(body)
+        return self._tickets
+
+    def settle(self, ticket: int) -> None:
+        """The entries have been applied, or will never be written: the anticipation ends."""
+        self._unsure.discard(ticket)
+        for body in self._early.pop(ticket, ()):
+            waiting = self._early_by_selector[body.selector]
+            waiting.remove(body)
+            if not waiting:
+                del self._early_by_selector[body.selector]
+
+    def unsure(self, ticket: int) -> None:
+        """Whether it was written is not known: deny on, until an entry says the same or a lift undoes it."""
+        if ticket in self._early:
+            self._unsure.add(ticket)
+
+    def _resolve(self, body: NewEntry) -> None:
+        """An entry has come: what was unsure about it is settled, each selector by itself."""
+        for ticket in tuple(self._unsure):
+            kept = tuple(early for early in self._early[ticket] if not _answers(body, early))
+            if len(kept) != len(self._early[ticket]):
+                self.settle(ticket)
+                if kept:
+                    self._unsure.add(self.anticipate(kept))
+
+    # --- the log ----------------------------------------------------------------------------------
 
     def load(self, entries: Iterable[LogEntry], head: LogHead) -> None:
         """Take the live entries of a store at start; `head` may be beyond the last of them."""
@@ -256,7 +279,7 @@ class DenySet:
         """Begin anew from the live entries of a store; what is anticipated stays so."""
         self._by_selector.clear()
         self._by_seq.clear()
-        self._wide_open.clear()
+        self._wide.clear()
         self.load(entries, head)
 
     def apply(self, entry: LogEntry) -> bool:
@@ -271,16 +294,15 @@ class DenySet:
 
     def _take(self, entry: LogEntry) -> None:
         body = entry.body
+        if self._unsure:
+            self._resolve(body)
         if body.kind is EntryKind.LIFTED:
             self._drop_ban(body)
-            return
-        if body.kind is EntryKind.EXPANDED:
-            self._wide_open.pop(body.refers_to, None)
-            return
-        self._by_selector.setdefault(body.selector, []).append(entry)
-        self._by_seq[entry.seq] = entry
-        if body.selector.kind.wide:
-            self._wide_open[entry.seq] = entry
+        elif body.kind is EntryKind.REVOKED:
+            self._by_selector.setdefault(body.selector, []).append(entry)
+            self._by_seq[entry.seq] = entry
+            if body.selector.kind.wide:
+                self._wide[entry.seq] = entry
 
     def _drop_ban(self, lifted: NewEntry) -> None:
         # A lift ends bans and revives nothing: the cut of the same entry stays.
@@ -289,9 +311,11 @@ class DenySet:
             if entry.body.revocation_id == lifted.revocation_id and entry.body.ban:
                 entries[index] = replace(entry, body=replace(entry.body, ban=False))
                 self._by_seq[entry.seq] = entries[index]
+                if entry.seq in self._wide:
+                    self._wide[entry.seq] = entries[index]
 
-    def forget(self, now: float, cut_before: float) -> int:
-        """Drop entries that can hit nothing any more; how many went.
+    def forget(self, now: float, cut_before: float) -> tuple[int, ...]:
+        """Drop entries that can hit nothing any more; their sequences.
 
         A ban leaves at its `until` (or when lifted), a cut when the last
         credential that could hang on it has ended, that is when it is older
@@ -300,56 +324,82 @@ class DenySet:
         gone = [
             entry
             for entry in self._by_seq.values()
-            if not self._bans(entry, now) and (not entry.body.cut or entry.body.at < cut_before)
+            if not _bans(entry.body, now) and (not entry.body.cut or entry.body.at < cut_before)
         ]
         for entry in gone:
             del self._by_seq[entry.seq]
-            self._wide_open.pop(entry.seq, None)
+            self._wide.pop(entry.seq, None)
             entries = self._by_selector[entry.body.selector]
             entries.remove(entry)
             if not entries:
                 del self._by_selector[entry.body.selector]
-        return len(gone)
+        return tuple(entry.seq for entry in gone)
 
-    @staticmethod
-    def _bans(entry: LogEntry, now: float) -> bool:
-        return entry.body.ban and (entry.body.until is None or now < entry.body.until)
+    # --- questions --------------------------------------------------------------------------------
 
-    def banned(self, keys: Iterable[Selector], now: float) -> LogEntry | Selector | None:
+    def banned(self, keys: Iterable[Selector], now: float) -> NewEntry | None:
         """The first ban that refuses a new grant to any of the keys."""
         for key in keys:
-            if key in self._anticipated:
-                return key
+            for body in self._early_by_selector.get(key, ()):
+                if _bans(body, now):
+                    return body
             for entry in self._by_selector.get(key, ()):
-                if self._bans(entry, now):
-                    return entry
+                if _bans(entry.body, now):
+                    return entry.body
         return None
 
-    def cut(self, keys: Iterable[Selector], as_of: int) -> LogEntry | Selector | None:
+    def cut(self, keys: Iterable[Selector], as_of: int) -> NewEntry | None:
         """The first cut after `as_of` that kills what was granted then."""
         for key in keys:
-            if key in self._anticipated:
-                return key
+            for body in self._early_by_selector.get(key, ()):
+                if body.cut:
+                    return body
             for entry in self._by_selector.get(key, ()):
                 if entry.body.cut and entry.seq > as_of:
-                    return entry
+                    return entry.body
         return None
 
-    def wide_after(self, as_of: int) -> tuple[LogEntry, ...]:
-        """Digest and package entries after `as_of` that are not expanded yet: ask the code set."""
-        return tuple(entry for seq, entry in self._wide_open.items() if seq > as_of)
+    def wide_after(self, as_of: int) -> tuple[NewEntry, ...]:
+        """Cuts of a digest or a package after `as_of`: ask the code set, or the manifests.
 
-    def wide_bans(self, now: float) -> tuple[LogEntry, ...]:
+        Those that are expanded count too: what was granted while the expansion
+        ran may not have been there to be found.
+        """
+        found = [body for body in self._early_wide() if body.cut]
+        # In order of sequence: the newest first, and nothing older than `as_of` is looked at.
+        for seq in reversed(self._wide):
+            if seq <= as_of:
+                break
+            if self._wide[seq].body.cut:
+                found.append(self._wide[seq].body)
+        return tuple(found)
+
+    def wide_bans(self, now: float) -> tuple[NewEntry, ...]:
         """Every live ban on a digest or a package."""
-        return tuple(
-            entry
-            for entry in self._by_seq.values()
-            if entry.body.selector.kind.wide and self._bans(entry, now)
-        )
+        bodies = (*self._early_wide(), *(entry.body for entry in self._wide.values()))
+        return tuple(body for body in bodies if _bans(body, now))
+
+    def _early_wide(self) -> Iterator[NewEntry]:
+        for bodies in self._early.values():
+            yield from (body for body in bodies if body.selector.kind.wide)
 
     def live(self) -> tuple[LogEntry, ...]:
         """All live entries in order: the snapshot for a watcher."""
         return tuple(self._by_seq[seq] for seq in sorted(self._by_seq))
+
+
+def _bans(body: NewEntry, now: float) -> bool:
+    return body.ban and (body.until is None or now < body.until)
+
+
+def _answers(entry: NewEntry, early: NewEntry) -> bool:
+    """True where an entry says all that was anticipated of its selector, or lifts it."""
+    if entry.selector != early.selector or entry.kind is EntryKind.EXPANDED:
+        return False
+    if entry.kind is EntryKind.LIFTED or entry.revocation_id == early.revocation_id:
+        return True
+    lasts = entry.until is None or (early.until is not None and early.until <= entry.until)
+    return (entry.cut or not early.cut) and (not early.ban or (entry.ban and lasts))
 
 
 class RevocationState(enum.StrEnum):

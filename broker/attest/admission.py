@@ -1,0 +1,102 @@
+"""The end of a first attestation: stored with its decisions in one transaction, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from broker.attest.judge import Judge, Judgement
+from broker.attest.nonces import SpentNonce, used_before
+from broker.attest.outcome import Outcome
+from broker.errors import Denied
+from broker.ledger import loaded_hit
+from broker.model.attestation import Attestation, AttestationState
+from broker.model.case import Case, refusal_text, unmeasured_names
+from broker.model.decision import Decision, DecisionKind, Effect
+from broker.model.requests import AttestAnswer
+from broker.ports import AuditLog, Entropy, RevocationFeed, StateStore, Transaction
+from lockstep.formats import Reason
+
+
+class Admission:
+    """`dry_run` judges and records, and grants nothing."""
+
+    def __init__(
+        self,
+        entropy: Entropy,
+        state: StateStore,
+        feed: RevocationFeed,
+        audit: AuditLog,
+        judge: Judge,
+        outcome: Outcome,
+    ) -> None:
+        self._entropy = entropy
+        self._state = state
+        self._feed = feed
+        self._audit = audit
+        self._judge = judge
+        self._outcome = outcome
+
+    async def conclude(self, case: Case, nonce: SpentNonce, *, dry_run: bool) -> AttestAnswer:
+        """Raises `Denied` (with the decision's id where one was stored), `Unavailable`."""
+        attestation_id = self._entropy.identifier("A", case.now)
+        judgement = await self._judge.judge(
+            case, DecisionKind.ATTEST, "" if dry_run else attestation_id, dry_run=dry_run
+        )
+        attestation = _attestation(attestation_id, case, judgement)
+        keep = judgement.granted and not dry_run
+        denials = self._feed.denials
+
+        async def work(tx: Transaction) -> tuple[Decision, ...] | None:
+            if not await nonce.claim(tx):
+                return None
+            banned = await loaded_hit(tx, denials.wide_bans(case.now), case.code)
+            decisions = judgement.decisions
+            if banned is not None:
+                decisions = tuple(_refused(decision, Reason.BANNED) for decision in decisions)
+            await tx.code.put(case.code)
+            if judgement.failing:
+                await tx.code.put_hints(judgement.failing)
+            if keep and banned is None:
+                await tx.attestations.add(attestation)
+            for decision in decisions:
+                await tx.decisions.add(decision)
+            return decisions
+
+        stored = await self._state.transact(work)
+        if stored is None:
+            raise used_before()
+        for decision in stored:
+            self._audit.record(decision)
+        first = judgement.first
+        if stored[0].verdict is Reason.BANNED:
+            raise Denied(Reason.BANNED, "it has loaded code that is banned", decision_id=first.decision_id)
+        if not judgement.granted and not dry_run:
+            raise Denied(
+                first.reason, refusal_text(first), decision_id=first.decision_id, count=first.findings
+            )
+        if keep:
+            await self._outcome.fence(attestation, case, new=True)
+        return self._outcome.answer(case, judgement, attestation if keep else None)
+
+
+def _attestation(attestation_id: str, case: Case, judgement: Judgement) -> Attestation:
+    return Attestation(
+        id=attestation_id,
+        identity=case.identity,
+        key=case.key,
+        assurance=case.assurance,
+        process=case.process,
+        results=judgement.results,
+        code_set=case.code.digest,
+        state=AttestationState.ALIVE,
+        created_at=case.now,
+        refreshed_at=case.now,
+        expires_at=judgement.expires_at,
+        as_of=case.as_of,
+        decision_id=judgement.first.decision_id,
+        unmeasured=unmeasured_names(case.evidence),
+    )
+
+
+def _refused(decision: Decision, reason: Reason) -> Decision:
+    return replace(decision, verdict=reason, effect=Effect.REFUSED, attestation_id="")

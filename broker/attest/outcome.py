@@ -1,0 +1,117 @@
+"""What every attestation ends in: a refusal that is recorded, or a grant that passes the fence."""
+
+from __future__ import annotations
+
+from broker.attest.judge import Judgement
+from broker.attest.nonces import SpentNonce
+from broker.errors import Denied, LimitExceeded, LockstepError
+from broker.ledger import loaded_hit
+from broker.model.attestation import Attestation, AttestationState
+from broker.model.case import Case
+from broker.model.decision import Decision, DecisionKind, Effect
+from broker.model.identity import WorkloadIdentity
+from broker.model.requests import AttestAnswer
+from broker.model.revocation import NewEntry, attestation_keys
+from broker.model.role import Silence
+from broker.ports import AuditLog, Clock, Entropy, RevocationFeed, StateStore, Transaction
+from lockstep.formats import Reason
+
+
+class Outcome:
+    """Shared by first and later attestations."""
+
+    def __init__(
+        self, *, clock: Clock, entropy: Entropy, state: StateStore, feed: RevocationFeed, audit: AuditLog
+    ) -> None:
+        self._clock = clock
+        self._entropy = entropy
+        self._state = state
+        self._feed = feed
+        self._audit = audit
+
+    async def refused(
+        self,
+        error: LockstepError,
+        nonce: SpentNonce,
+        identity: WorkloadIdentity | None,
+        kind: DecisionKind,
+        now: float,
+        attestation_id: str = "",
+    ) -> None:
+        """A refused attempt spends its nonce; a denial is a decision with an id. Raises `Unavailable`."""
+        if error.decision_id or isinstance(error, LimitExceeded):
+            return
+        decision = None
+        if isinstance(error, Denied):
+            decision = Decision(
+                id=self._entropy.identifier("D", now),
+                kind=kind,
+                at=now,
+                verdict=error.reason,
+                effect=Effect.REFUSED,
+                identity=identity.name if identity else "",
+                attestation_id=attestation_id,
+                detail=error.message,
+            )
+
+        async def work(tx: Transaction) -> None:
+            await nonce.claim(tx)
+            if decision is not None:
+                await tx.decisions.add(decision)
+
+        await self._state.transact(work)
+        if decision is not None:
+            error.decision_id = decision.id
+            self._audit.record(decision)
+
+    async def fence(self, attestation: Attestation, case: Case, *, new: bool) -> None:
+        """After the commit: whatever was revoked since `as_of` counts, or a grant could slip past a deny.
+
+        A cut ends the attestation with its leases. So does a ban that of a `new`
+        one; an older one only gets nothing more. Raises `Denied`, `Unavailable`.
+        """
+        seq = await self._feed.catch_up()
+        denials = self._feed.denials
+        if seq == case.as_of and not denials.anticipating:
+            return
+        keys = tuple(attestation_keys(attestation))
+        cut = denials.cut(keys, case.as_of)
+        ban = denials.banned(keys, case.now)
+
+        async def work(tx: Transaction) -> tuple[NewEntry | None, bool]:
+            hit = cut or await loaded_hit(tx, denials.wide_after(case.as_of), case.code)
+            refused = ban or await loaded_hit(tx, denials.wide_bans(case.now), case.code)
+            deadly = hit or (refused if new else None)
+            if deadly is not None and await tx.attestations.end([attestation.id], AttestationState.REVOKED):
+                await tx.leases.begin_revoking([attestation.id])
+                if await tx.revocations.get(deadly.revocation_id) is not None:
+                    await tx.revocations.hit(deadly.revocation_id, [attestation.id])
+            return deadly, refused is not None
+
+        deadly, refused = await self._state.transact(work, urgent=True)
+        if deadly is not None:
+            raise Denied(Reason.REVOKED, "revoked while it attested", decision_id=attestation.decision_id)
+        if refused:
+            raise Denied(Reason.BANNED, "banned while it attested", decision_id=attestation.decision_id)
+
+    def record(self, judgement: Judgement) -> None:
+        """Tell the audit, after the commit."""
+        for decision in judgement.decisions:
+            self._audit.record(decision)
+
+    @staticmethod
+    def answer(case: Case, judgement: Judgement, attestation: Attestation | None) -> AttestAnswer:
+        """What the workload learns."""
+        granted = {verdict.role for verdict in judgement.verdicts if verdict.granted}
+        silences = [role.silence for role in case.roles if role.name in granted]
+        return AttestAnswer(
+            attestation=attestation,
+            decision_id=judgement.first.decision_id,
+            status=max(verdict.status for verdict in judgement.verdicts),
+            assurance=case.assurance,
+            expires_at=judgement.expires_at,
+            roles=judgement.verdicts,
+            silence=min(silences, key=lambda silence: silence.grace, default=Silence()),
+            as_of=case.as_of,
+            now=case.now,
+        )

@@ -1,0 +1,220 @@
+"""Challenge, attest, reattest: what both kinds of attestation ask of identity and evidence, in one order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from broker.attest.admission import Admission
+from broker.attest.judge import AttestLimits, Judge
+from broker.attest.nonces import Nonces
+from broker.attest.outcome import Outcome
+from broker.attest.renewal import Renewal
+from broker.errors import Denied, InvalidRequest, LimitExceeded, LockstepError
+from broker.ledger import Ledger
+from broker.model.attestation import Attestation
+from broker.model.caller import ProofUse
+from broker.model.case import Case, bearer_keys, binding_conflict, grown, make_case, moved, other_process
+from broker.model.decision import DecisionKind
+from broker.model.evidence import CodeSet, Evidence, InstanceKey, SealedEvidence
+from broker.model.identity import WorkloadIdentity
+from broker.model.requests import AttestAnswer, AttestOrder, ReattestOrder
+from broker.model.role import Role
+from broker.ports import (
+    AuditLog,
+    ChallengeMint,
+    Clock,
+    Entropy,
+    EvidenceVerifier,
+    IdentityVerifier,
+    ManifestSource,
+    RateLimiter,
+    RevocationFeed,
+    RoleSource,
+    StateStore,
+)
+from lockstep.formats import Reason
+
+MAX_EVIDENCE = 4
+MAX_RESTING = 10_000
+
+
+class Verifier:
+    """Challenge, attest, reattest.
+
+    Raises `Denied` (identity, evidence, appraisal, bans), `InvalidRequest`,
+    `NotFound`, `Conflict`, `LimitExceeded` (an instance that is refused too
+    often), `Unavailable`.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        roles: RoleSource,
+        challenges: ChallengeMint,
+        identities: IdentityVerifier,
+        evidence: EvidenceVerifier,
+        manifests: ManifestSource,
+        state: StateStore,
+        feed: RevocationFeed,
+        ledger: Ledger,
+        rates: RateLimiter,
+        audit: AuditLog,
+        limits: AttestLimits,
+    ) -> None:
+        self._clock = clock
+        self._roles = roles
+        self._challenges = challenges
+        self._identities = identities
+        self._evidence = evidence
+        self._feed = feed
+        self._rates = rates
+        self._nonces = Nonces(challenges, limits.challenges_pending)
+        self._resting: dict[str, float] = {}
+        judge = Judge(entropy=entropy, manifests=manifests, feed=feed, limits=limits)
+        self._outcome = Outcome(clock=clock, entropy=entropy, state=state, feed=feed, audit=audit)
+        self._admission = Admission(entropy, state, feed, audit, judge, self._outcome)
+        self._renewal = Renewal(entropy, state, feed, audit, judge, self._outcome, ledger)
+
+    def challenge(self, spki: bytes) -> tuple[bytes, float]:
+        """A nonce for an instance key (DER SPKI), and how many seconds it lives. Stores nothing."""
+        now = self._clock.now()
+        key = self._evidence.parse_key(spki)
+        return self._challenges.mint(key.thumbprint, now), self._challenges.lifetime
+
+    async def attest(self, order: AttestOrder, proof: ProofUse) -> AttestAnswer:
+        """A new attestation, or the reason why not. The nonce is spent either way.
+
+        1. nonce: MAC, age, key; claimed in memory, made durable with the outcome
+        2. identity proof → identity; its roles
+        3. evidence: signature, binding to nonce, key and identity
+        4. bans on who and where
+        5. appraise against each application's reference values
+        6. bans on what: digests, packages, manifests
+        7. one transaction: nonce, code set, attestation, decisions
+        8. the fence: what was revoked meanwhile counts
+        """
+        now = self._clock.now()
+        key = self._evidence.parse_key(order.spki)
+        if key.thumbprint != proof.thumbprint:
+            raise Denied(Reason.PROOF_REJECTED, "the proof was made by another key")
+        nonce = self._nonces.spend(order.nonce, key.thumbprint, now)
+        identity: WorkloadIdentity | None = None
+        try:
+            as_of = self._feed.denials.seq
+            identity = await self._identities.verify(order.identity_proof, now)
+            self._refuse_resting(identity, now)
+            roles = self._entitled(identity, order.roles)
+            evidence = await self._verify_evidence(order.evidence, key, order.nonce, identity, now)
+            if any(item.base_digest for item in evidence):
+                raise Denied(Reason.EVIDENCE_REJECTED, "a first attestation carries the whole code set")
+            code = CodeSet.of(unit for item in evidence for unit in item.units)
+            case = make_case(identity, key, evidence, code, roles, as_of, now)
+            self._refuse_banned(case)
+            return await self._admission.conclude(case, nonce, dry_run=order.dry_run)
+        except LockstepError as error:
+            await self._outcome.refused(error, nonce, identity, DecisionKind.ATTEST, now)
+            self._count_refusal(error, identity, now)
+            raise
+
+    async def reattest(self, order: ReattestOrder, proof: ProofUse) -> AttestAnswer:
+        """Fresh evidence for a living attestation: same key, same identity, same level or higher.
+
+        The recorded code set only grows. Unapproved code, where a role enforces,
+        revokes the instance.
+        """
+        now = self._clock.now()
+        as_of = self._feed.denials.seq
+        previous, base = await self._renewal.living(order.attestation_id, proof, now)
+        nonce = self._nonces.spend(order.nonce, previous.key.thumbprint, now)
+        identity: WorkloadIdentity | None = None
+        try:
+            identity = await self._identities.verify(order.identity_proof, now)
+            conflict = moved(previous.identity, identity)
+            if conflict:
+                raise Denied(Reason.IDENTITY_REJECTED, f"the proof is of another {conflict}")
+            roles = self._appraised_before(self._entitled(identity, ()), previous)
+            evidence = await self._verify_evidence(order.evidence, previous.key, order.nonce, identity, now)
+            case = make_case(identity, previous.key, evidence, grown(base, evidence), roles, as_of, now)
+            if other_process(previous.process, case.process):
+                raise Denied(Reason.EVIDENCE_REJECTED, "the evidence is of another process")
+            if case.assurance < previous.assurance:
+                raise Denied(Reason.ASSURANCE_TOO_LOW, "evidence may not become weaker")
+            self._refuse_banned(case)
+            return await self._renewal.conclude(case, previous, nonce)
+        except LockstepError as error:
+            await self._outcome.refused(
+                error, nonce, identity, DecisionKind.REATTEST, now, order.attestation_id
+            )
+            raise
+
+    # --- steps ------------------------------------------------------------------------------------
+
+    def _entitled(self, identity: WorkloadIdentity, wanted: Sequence[str]) -> tuple[Role, ...]:
+        roles = self._roles.current().roles_for(identity)
+        if wanted:
+            by_name = {role.name: role for role in roles}
+            missing = [name for name in wanted if name not in by_name]
+            if missing:
+                raise Denied(Reason.NOT_ENTITLED, f"no role {missing[0][:64]!r} for this identity")
+            roles = tuple(by_name[name] for name in dict.fromkeys(wanted))
+        if not roles:
+            raise Denied(Reason.NOT_ENTITLED, "no role matches this identity")
+        return roles
+
+    @staticmethod
+    def _appraised_before(roles: tuple[Role, ...], previous: Attestation) -> tuple[Role, ...]:
+        # What it never asked for must not colour the answer about what it has.
+        known = tuple(role for role in roles if previous.result_for(role.manifests) is not None)
+        return known or roles
+
+    async def _verify_evidence(
+        self,
+        sealed: Sequence[SealedEvidence],
+        key: InstanceKey,
+        nonce: bytes,
+        identity: WorkloadIdentity,
+        now: float,
+    ) -> tuple[Evidence, ...]:
+        if not sealed:
+            raise Denied(Reason.EVIDENCE_REJECTED, "no evidence")
+        if len(sealed) > MAX_EVIDENCE:
+            raise InvalidRequest(f"more than {MAX_EVIDENCE} evidence items", reason=Reason.TOO_LARGE)
+        found = []
+        for item in sealed:
+            evidence = await self._evidence.verify(item, key, nonce, now)
+            conflict = binding_conflict(identity, evidence.process)
+            if conflict:
+                raise Denied(Reason.EVIDENCE_REJECTED, f"evidence and identity name another {conflict}")
+            found.append(evidence)
+        return tuple(found)
+
+    def _refuse_banned(self, case: Case) -> None:
+        if self._feed.denials.banned(bearer_keys(case), case.now) is not None:
+            raise Denied(Reason.BANNED, "this identity, key or place is banned until an operator lifts it")
+
+    # --- refused too often ------------------------------------------------------------------------
+
+    def _refuse_resting(self, identity: WorkloadIdentity, now: float) -> None:
+        wait = self._resting.get(_instance(identity), now) - now
+        if wait > 0:
+            raise LimitExceeded("refused too often: wait", retry_after=wait)
+
+    def _count_refusal(self, error: LockstepError, identity: WorkloadIdentity | None, now: float) -> None:
+        """Who has no refusal left is not looked at until one comes back: appraising costs more than asking."""
+        if not isinstance(error, Denied) or identity is None:
+            return
+        wait = self._rates.allow("refused", _instance(identity), now)
+        if wait <= 0:
+            return
+        if len(self._resting) >= MAX_RESTING:
+            self._resting = {name: until for name, until in self._resting.items() if until > now}
+        if len(self._resting) < MAX_RESTING:
+            self._resting[_instance(identity)] = now + wait
+        raise LimitExceeded("refused too often: wait", retry_after=wait) from error
+
+
+def _instance(identity: WorkloadIdentity) -> str:
+    """One instance, as exactly as the identity itself says."""
+    return f"{identity.name} {identity.instance.pod_uid} {identity.instance.container_id}".rstrip()

@@ -1,0 +1,201 @@
+"""Between a durable lease and the caller's hands: the backend, and whatever was revoked meanwhile.
+
+A credential that cannot be handed over does not stay: not when the backend
+fails, not when the state does, not when somebody revoked in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from broker.errors import Denied, LockstepError, Unavailable
+from broker.issue.granting import Granted, IssueLimits, begin_end
+from broker.ledger import wide_hit
+from broker.model.attestation import AttestationState
+from broker.model.credential import Issued, Lease, LeaseState
+from broker.model.revocation import lease_keys
+from broker.ports import Clock, CredentialBackend, Entropy, RevocationFeed, StateStore, Transaction
+from lockstep.formats import Reason
+
+
+class Delivery:
+    """Makes, activates, fences; takes back what may not be delivered."""
+
+    def __init__(
+        self, clock: Clock, entropy: Entropy, state: StateStore, feed: RevocationFeed, limits: IssueLimits
+    ) -> None:
+        self._clock = clock
+        self._entropy = entropy
+        self._state = state
+        self._feed = feed
+        self._limits = limits
+
+    async def make(self, backend: CredentialBackend, granted: Granted) -> Issued:
+        """The secret. A backend that fails may have made it all the same: the lease is cleaned, not forgotten."""
+        try:
+            async with asyncio.timeout(self._limits.pending):
+                return await backend.issue(granted.grant)
+        except (LockstepError, TimeoutError) as failure:
+            error = _of_backend(failure, granted)
+            await self._end(granted.lease, f"backend: {error.reason}")
+            raise error from None
+
+    async def activate(self, backend: CredentialBackend, granted: Granted, issued: Issued) -> Lease:
+        """PENDING → ACTIVE, unless it was revoked meanwhile: then it is taken back at once."""
+        ends = min(granted.lease.expires_at, issued.expires_at)
+        if not backend.outside:
+            return replace(granted.lease, expires_at=ends)
+        lease = replace(
+            granted.lease,
+            state=LeaseState.ACTIVE,
+            handle=issued.handle,
+            expires_at=ends,
+            next_attempt_at=0.0,
+        )
+        denials = self._feed.denials
+
+        async def work(tx: Transaction) -> bool:
+            attestation = await tx.attestations.get(lease.attestation_id)
+            alive = attestation is not None and attestation.state is AttestationState.ALIVE
+            hit = denials.cut(lease_keys(lease, granted.attestation), lease.as_of) is not None
+            if alive and not hit and await tx.leases.replace(lease, LeaseState.PENDING):
+                return True
+            await self._hand_to_upkeep(tx, lease)
+            return False
+
+        try:
+            active = await self._state.transact(work)
+        except LockstepError:
+            # Its row does not know the handle yet, and only the handle finds it for sure.
+            await self._at_backend(backend, lease)
+            raise
+        if not active:
+            await self._at_backend(backend, lease)
+            raise _revoked(granted)
+        return lease
+
+    async def fence(self, backend: CredentialBackend, lease: Lease, granted: Granted, as_of: int) -> None:
+        """After the commit the head is read once more: what moved it is evaluated before the answer.
+
+        Raises `Denied` (revoked, banned), `Unavailable`; the credential is taken back.
+        """
+        try:
+            reason = await self._objection(lease, granted, as_of)
+        except LockstepError:
+            # What is not delivered does not stay; what was delivered before was good until now.
+            if granted.before is None:
+                await self._take_back(backend, lease, "not delivered")
+            else:
+                await self._undo(granted, expires_at=lease.expires_at)
+            raise
+        if reason is not None:
+            await self._take_back(backend, lease, f"{reason} while it was issued")
+            if reason is Reason.BANNED:
+                raise Denied(reason, "banned while it was issued", decision_id=granted.decision.id)
+            raise _revoked(granted)
+
+    async def renewed(self, backend: CredentialBackend, granted: Granted) -> Issued:
+        """The backend's part of a renewal. Where it fails, the lease counts as not renewed.
+
+        Raises `Denied` (lease_ended) where the backend cannot renew, `Unavailable`.
+        """
+        try:
+            async with asyncio.timeout(self._limits.pending):
+                issued = await backend.renew(granted.grant)
+        except (LockstepError, TimeoutError) as failure:
+            # It may have been extended there: only the evidence is not used up.
+            await self._undo(granted, expires_at=granted.lease.expires_at)
+            raise _of_backend(failure, granted) from None
+        if issued is None:
+            if granted.before is not None:
+                await self._undo(granted, expires_at=granted.before.expires_at)
+            raise Denied(
+                Reason.LEASE_ENDED,
+                "the backend does not renew it: issue anew",
+                decision_id=granted.decision.id,
+            )
+        return issued
+
+    # --- steps ------------------------------------------------------------------------------------
+
+    async def _objection(self, lease: Lease, granted: Granted, as_of: int) -> Reason | None:
+        seq = await self._feed.catch_up()
+        denials = self._feed.denials
+        if seq == as_of and not denials.anticipating:
+            return None
+        keys = tuple(lease_keys(lease, granted.attestation))
+        if denials.cut(keys, as_of) is not None:
+            return Reason.REVOKED
+        if denials.banned(keys, self._clock.now()) is not None:
+            return Reason.BANNED
+
+        async def work(tx: Transaction) -> bool:
+            if await wide_hit(tx, denials.wide_after(as_of), granted.attestation):
+                return True
+            current = await tx.attestations.get(lease.attestation_id)
+            return current is None or current.state is AttestationState.REVOKED
+
+        return Reason.REVOKED if await self._state.read(work) else None
+
+    async def _take_back(self, backend: CredentialBackend, lease: Lease, why: str) -> None:
+        await self._end(lease, why)
+        await self._at_backend(backend, lease)
+
+    async def _end(self, lease: Lease, why: str) -> None:
+        now = self._clock.now()
+
+        async def work(tx: Transaction) -> None:
+            current = await tx.leases.get(lease.id)
+            if current is not None:
+                await begin_end(tx, current, now, why)
+
+        try:
+            await self._state.transact(work, urgent=True)
+        except LockstepError:
+            return  # a row that stays PENDING is due by itself; one that is ACTIVE ends
+
+    async def _at_backend(self, backend: CredentialBackend, lease: Lease) -> None:
+        """At once, where it can be; `Upkeep` does it again, and confirms."""
+        if not backend.outside:
+            return
+        try:
+            async with asyncio.timeout(self._limits.pending):
+                await backend.revoke(lease)
+        except (LockstepError, TimeoutError):
+            return
+
+    async def _hand_to_upkeep(self, tx: Transaction, lease: Lease) -> None:
+        """Whoever cleans must find the secret: the row learns its handle, or a new row stands for it."""
+        ended = replace(lease, state=LeaseState.REVOKING, next_attempt_at=self._clock.now())
+        current = await tx.leases.get(lease.id)
+        if current is not None and current.state.live:
+            await tx.leases.replace(ended, current.state)
+        else:
+            # The answer came after its row had been settled without it, and an end is an end.
+            late = self._entropy.identifier("L", self._clock.now())
+            detail = f"late answer for {lease.id}"
+            await tx.leases.open(replace(ended, id=late, request_id="", detail=detail))
+
+    async def _undo(self, granted: Granted, *, expires_at: float) -> None:
+        before = granted.before
+        if before is None:
+            return
+        undone = replace(granted.lease, issued_at=before.issued_at, expires_at=expires_at)
+        try:
+            await self._state.transact(lambda tx: tx.leases.replace(undone, LeaseState.ACTIVE))
+        except LockstepError:
+            return  # then the next renewal asks for new evidence first
+
+
+def _revoked(granted: Granted) -> Denied:
+    return Denied(Reason.REVOKED, "revoked while it was issued", decision_id=granted.decision.id)
+
+
+def _of_backend(failure: LockstepError | TimeoutError, granted: Granted) -> LockstepError:
+    if isinstance(failure, TimeoutError):
+        return Unavailable(
+            Reason.BACKEND_UNAVAILABLE, "the backend does not answer", decision_id=granted.decision.id
+        )
+    failure.decision_id = failure.decision_id or granted.decision.id
+    return failure

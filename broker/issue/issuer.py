@@ -1,0 +1,189 @@
+"""The Relying Party: grants on attestation results, never on its own look at code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from broker.errors import InvalidRequest
+from broker.issue.delivery import Delivery
+from broker.issue.granting import Granted, Granting, IssueLimits, begin_end, claimed
+from broker.issue.rules import Refused, is_good
+from broker.model.caller import OperatorCaller, WorkloadCaller
+from broker.model.credential import Lease, LeaseState
+from broker.model.decision import DecisionKind
+from broker.model.identity import WorkloadIdentity
+from broker.model.requests import Introspection, IssueAnswer
+from broker.ports import (
+    AuditLog,
+    Clock,
+    CredentialBackend,
+    Entropy,
+    RevocationFeed,
+    RoleSource,
+    StateStore,
+    Transaction,
+)
+from lockstep.formats import Reason
+
+MAX_REQUEST_ID = 64
+MAX_PAGE = 1000
+
+
+class Issuer:
+    """Issue, renew, give back, list, introspect.
+
+    Raises `Denied`, `NotFound`, `InvalidRequest`, `Conflict` (a proof used
+    twice), `LimitExceeded` (live leases), `Unavailable` (backend or state;
+    worth a retry).
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        roles: RoleSource,
+        backends: Mapping[str, CredentialBackend],
+        state: StateStore,
+        feed: RevocationFeed,
+        audit: AuditLog,
+        limits: IssueLimits,
+    ) -> None:
+        self._clock = clock
+        self._roles = roles
+        self._backends = backends
+        self._state = state
+        self._feed = feed
+        self._audit = audit
+        self._granting = Granting(entropy, feed, limits)
+        self._delivery = Delivery(clock, entropy, state, feed, limits)
+
+    async def issue(self, caller: WorkloadCaller, role: str, request_id: str) -> IssueAnswer:
+        """A lease and its secret.
+
+        1. transaction: proof claimed, attestation alive, role entitled, nothing banned → lease
+        2. backend, with no transaction open
+        3. transaction: ACTIVE, unless it was revoked meanwhile: then taken back at once
+        4. the fence: what was revoked since step 1 counts
+        """
+        if not request_id or len(request_id) > MAX_REQUEST_ID or not request_id.isprintable():
+            raise InvalidRequest(f"request_id: 1 to {MAX_REQUEST_ID} printable characters")
+        now = self._clock.now()
+        wanted = self._roles.current().roles.get(role)
+        backend = self._backends.get(wanted.backend) if wanted is not None else None
+        as_of = self._feed.denials.seq
+
+        async def work(tx: Transaction) -> Granted | Refused:
+            attestation = await claimed(tx, caller)
+            if isinstance(attestation, Refused):
+                return attestation
+            if wanted is None or backend is None:
+                unknown = Refused(Reason.NOT_ENTITLED, "no such role")
+                return await self._granting.refuse(tx, attestation, role, DecisionKind.ISSUE, unknown, now)
+            return await self._granting.open(tx, attestation, wanted, backend, request_id, as_of, now)
+
+        granted = self._granted(await self._state.transact(work))
+        assert backend is not None  # noqa: S101 - nothing is granted without one
+        issued = await self._delivery.make(backend, granted)
+        lease = await self._delivery.activate(backend, granted, issued)
+        await self._delivery.fence(backend, lease, granted, as_of)
+        return IssueAnswer(lease, issued.credential, issued.parameters, now)
+
+    async def renew(self, caller: WorkloadCaller, lease_id: str) -> IssueAnswer:
+        """Extend a lease; the attestation must have brought fresh evidence since the last grant."""
+        now = self._clock.now()
+        book = self._roles.current()
+        as_of = self._feed.denials.seq
+
+        async def work(tx: Transaction) -> Granted | Refused:
+            attestation = await claimed(tx, caller)
+            if isinstance(attestation, Refused):
+                return attestation
+            lease = await tx.leases.get(lease_id)
+            if lease is None or lease.attestation_id != attestation.id:
+                return Refused(Reason.NOT_FOUND, "no such lease of this attestation")
+            role = book.roles.get(lease.role)
+            if role is None or lease.backend not in self._backends:
+                gone = Refused(Reason.NOT_ENTITLED, "the role is gone")
+                return await self._granting.refuse(tx, attestation, lease.role, DecisionKind.RENEW, gone, now)
+            return await self._granting.extend(tx, attestation, role, lease, as_of, now)
+
+        granted = self._granted(await self._state.transact(work))
+        lease, backend = granted.lease, self._backends[granted.lease.backend]
+        issued = await self._delivery.renewed(backend, granted)
+        await self._delivery.fence(backend, lease, granted, as_of)
+        if issued.expires_at < lease.expires_at:
+            lease = replace(lease, expires_at=issued.expires_at)
+            shorter = lease
+            await self._state.transact(lambda tx: tx.leases.replace(shorter, LeaseState.ACTIVE))
+        credential = issued.credential if issued.credential.token or issued.credential.fields else None
+        return IssueAnswer(lease, credential, issued.parameters, now)
+
+    async def give_back(self, caller: WorkloadCaller | OperatorCaller, lease_id: str) -> Lease:
+        """End a lease early. Idempotent."""
+        now = self._clock.now()
+
+        async def work(tx: Transaction) -> Lease | Refused:
+            if isinstance(caller, WorkloadCaller):
+                attestation = await claimed(tx, caller)
+                if isinstance(attestation, Refused):
+                    return attestation
+            lease = await tx.leases.get(lease_id)
+            if lease is None or (
+                isinstance(caller, WorkloadCaller) and lease.attestation_id != caller.attestation_id
+            ):
+                return Refused(Reason.NOT_FOUND, "no such lease of this attestation")
+            return await begin_end(tx, lease, now)
+
+        lease = await self._state.transact(work)
+        if isinstance(lease, Refused):
+            raise lease.error()
+        return lease
+
+    async def leases(
+        self,
+        caller: WorkloadCaller | OperatorCaller,
+        states: Sequence[LeaseState],
+        limit: int,
+        after: str,
+        attestation_id: str,
+    ) -> Sequence[Lease]:
+        """Leases in id order after an id: a workload sees its attestation's, an operator all."""
+        only = caller.attestation_id if isinstance(caller, WorkloadCaller) else attestation_id
+        bounded = max(1, min(limit, MAX_PAGE))
+        return await self._state.read(lambda tx: tx.leases.page(states, bounded, after, only))
+
+    async def introspect(self, token_id: str, audiences: frozenset[str] | None) -> Introspection:
+        """RFC 7662: whether a token (by its `jti`) is good now, for somebody who serves `audiences` (None: any)."""
+        now = self._clock.now()
+        denials = self._feed.denials
+
+        async def work(tx: Transaction) -> Introspection:
+            lease = await tx.leases.by_handle(token_id)
+            if lease is None or (audiences is not None and lease.audience not in audiences):
+                return Introspection(active=False)
+            attestation = await is_good(tx, denials, lease, now)
+            if attestation is None:
+                return Introspection(active=False)
+            return Introspection(active=True, lease=lease, attestation=attestation)
+
+        return await self._state.read(work)
+
+    async def revoke_token(self, token_id: str, actor: str, identity: WorkloadIdentity) -> None:
+        """RFC 7009: the holder gives a token back. A token that is unknown or another's is no error."""
+        now = self._clock.now()
+
+        async def work(tx: Transaction) -> None:
+            lease = await tx.leases.by_handle(token_id)
+            if lease is not None and lease.identity == identity.name:
+                await begin_end(tx, lease, now, f"given back by {actor}")
+
+        await self._state.transact(work, urgent=True)
+
+    def _granted(self, result: Granted | Refused) -> Granted:
+        if result.decision is not None:
+            self._audit.record(result.decision)
+        if isinstance(result, Refused):
+            raise result.error()
+        return result

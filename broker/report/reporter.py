@@ -1,0 +1,206 @@
+"""Decide what becomes of a report: the broker decides, not the detector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from broker.errors import LimitExceeded, NotFound
+from broker.ledger import Ledger
+from broker.model.attestation import Attestation, AttestationState
+from broker.model.caller import WorkloadCaller
+from broker.model.decision import Effect
+from broker.model.detection import Detection, DetectionKind, DetectionState, DetectionSubject
+from broker.model.requests import ReportAnswer
+from broker.model.role import Action, Cap, DetectorPolicy, Mode, Rate, Role
+from broker.ports import (
+    AuditLog,
+    Clock,
+    Entropy,
+    ManifestSource,
+    RateLimiter,
+    RevocationFeed,
+    RoleSource,
+    StateStore,
+)
+from broker.report.acting import Acting, ReportLimits, Sentence, room
+from broker.report.match import MATCH_LIMIT, Hit, Match, Matcher, ended
+
+SELF = DetectorPolicy(
+    name="self",
+    kind="self",
+    actions={},
+    default_action=Action.REVOKE,
+    roles=(),
+    nodes=(),
+    rate=Rate(100, 60.0),
+    cap=Cap(instances=1, share=1.0, period=0.0),
+)
+"""A workload's own hook: it may name nobody but itself, so nothing caps it."""
+
+_OF_THE_SENSOR = frozenset({DetectionKind.SENSOR_BLIND, DetectionKind.HEARTBEAT})
+"""Kinds that say something of the sensor and nothing of code."""
+
+_BY_CONTENT = frozenset(
+    {
+        DetectionKind.LIBRARY,
+        DetectionKind.EXEC,
+        DetectionKind.MEMFD,
+        DetectionKind.SCRIPT,
+        DetectionKind.DOWNLOAD,
+        DetectionKind.MODULE,
+    }
+)
+"""Kinds whose digest is of what ran. A patched or injected process still has its approved file's digest."""
+
+
+class Reporter:
+    """What becomes of a report. Every one ends in a `DetectionState`, durable before the answer.
+
+    Raises `LimitExceeded` (the detector's rate; the report was not taken: send it
+    again), `Unavailable` (nothing is promised: send it again).
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        roles: RoleSource,
+        manifests: ManifestSource,
+        state: StateStore,
+        feed: RevocationFeed,
+        ledger: Ledger,
+        rates: RateLimiter,
+        audit: AuditLog,
+        limits: ReportLimits,
+    ) -> None:
+        self._clock = clock
+        self._roles = roles
+        self._manifests = manifests
+        self._state = state
+        self._rates = rates
+        self._matcher = Matcher(state, feed)
+        self._acting = Acting(clock, entropy, state, ledger, audit, limits)
+
+    async def report(self, detection: Detection, policy: DetectorPolicy) -> ReportAnswer:
+        """An authentic report of a configured detector.
+
+        1. its rate, 2. seen before?, 3. match, 4. decide against scope, manifest,
+        mode, action and cap, 5. deny, or record why not, in one transaction.
+        """
+        now = self._clock.now()
+        wait = self._rates.allow("detector", policy.name, now)
+        if wait > 0:
+            raise LimitExceeded(f"detector {policy.name!r} reports too fast", retry_after=wait)
+        earlier = await self._acting.earlier(detection)
+        if earlier is not None:
+            return earlier
+        match = await self._matcher.match(detection.subject, now)
+        return await self._decide(detection, policy, match, now)
+
+    async def report_self(self, caller: WorkloadCaller, detection: Detection) -> ReportAnswer:
+        """A workload's own hook. Whatever subject it states, only its own attestation is meant."""
+        now = self._clock.now()
+        wait = self._rates.allow("self", caller.proof.thumbprint.hex(), now)
+        if wait > 0:
+            raise LimitExceeded("too many reports of one workload", retry_after=wait)
+        attestation = await self._state.read(lambda tx: tx.attestations.get(caller.attestation_id))
+        if attestation is None or attestation.key.thumbprint != caller.proof.thumbprint:
+            raise NotFound("no such attestation of this key")
+        own = replace(
+            detection,
+            detector=f"self:{attestation.id}",
+            subject=DetectionSubject(attestation_id=attestation.id, process=attestation.process),
+        )
+        earlier = await self._acting.earlier(own)
+        if earlier is not None:
+            return earlier
+        alive = attestation.state is AttestationState.ALIVE
+        return await self._decide(own, SELF, Match((attestation,)) if alive else ended(attestation), now)
+
+    # --- decide -----------------------------------------------------------------------------------
+
+    async def _decide(
+        self, detection: Detection, policy: DetectorPolicy, match: Match, now: float
+    ) -> ReportAnswer:
+        if match.state is not None:
+            return await self._acting.record(detection, match.state, match.reason, (), Effect.NONE, now)
+        hits, excused = await self._hits(detection, policy, match.attestations)
+        if not hits:
+            state = DetectionState.UNRELATED if excused else DetectionState.REJECTED
+            why = "approved by the manifest" if excused else "outside the detector's scope"
+            return await self._acting.record(detection, state, why, (), Effect.NONE, now)
+        enforced = [hit for hit in hits if _enforcing(hit.roles)]
+        action = policy.action_for(detection.kind)
+        if not enforced or action is Action.OBSERVE or detection.kind in _OF_THE_SENSOR:
+            why = f"{detection.kind} is only observed" if enforced else "the role observes"
+            return await self._acting.record(detection, DetectionState.OBSERVED, why, hits, Effect.NONE, now)
+        return await self._sentence(detection, policy, match, enforced, action, now)
+
+    async def _hits(
+        self, detection: Detection, policy: DetectorPolicy, attestations: Sequence[Attestation]
+    ) -> tuple[list[Hit], bool]:
+        """Those that the report counts against; and whether the manifest approves what somebody ran."""
+        book = self._roles.current()
+        excused = False
+        hits = []
+        for attestation in attestations:
+            if not policy.covers_node(attestation.whereabouts.node):
+                continue
+            roles = []
+            for role in book.roles_for(attestation.identity):
+                if policy.covers(role.name) and attestation.result_for(role.manifests) is not None:
+                    if await self._approved(attestation, role, detection):
+                        excused = True
+                    else:
+                        roles.append(role)
+            if roles:
+                hits.append(Hit(attestation, tuple(roles)))
+        return hits, excused
+
+    async def _approved(self, attestation: Attestation, role: Role, detection: Detection) -> bool:
+        """Code that the workload's manifest for this role approves is no violation of it."""
+        digest = detection.object.digest
+        result = attestation.result_for(role.manifests)
+        if not digest or detection.kind not in _BY_CONTENT or result is None or not result.manifests:
+            return False
+        reference = await self._manifests.by_digests(result.manifests)
+        return reference is not None and reference.approves_digest(digest)
+
+    async def _sentence(
+        self,
+        detection: Detection,
+        policy: DetectorPolicy,
+        match: Match,
+        hits: Sequence[Hit],
+        action: Action,
+        now: float,
+    ) -> ReportAnswer:
+        if not match.exact:
+            # It could be any of these: none gets anything new until somebody has looked.
+            sentence = Sentence(Action.QUARANTINE, certain=False)
+        elif policy is SELF or action is not Action.REVOKE:
+            sentence = Sentence(action, certain=True)
+        else:
+            sentence = Sentence(action, certain=True, cost=1 if match.instance else len(hits))
+        whole = len(match.attestations) < MATCH_LIMIT
+        if sentence.cost == 0 or (whole and await self._room(policy, now) >= sentence.cost):
+            answer = await self._acting.deny(detection, policy, hits, sentence, now)
+            if answer is not None:
+                return answer
+        # Beyond the cap nothing is dropped: one instance waits in a timed ban, many wait for an operator.
+        if match.instance:
+            held = Sentence(Action.QUARANTINE, certain=True, held=True)
+            answer = await self._acting.deny(detection, policy, hits, held, now)
+            if answer is not None:
+                return answer
+        why = f"{len(hits)} instances are beyond the cap"
+        return await self._acting.record(detection, DetectionState.HELD, why, hits, Effect.HELD, now)
+
+    async def _room(self, policy: DetectorPolicy, now: float) -> int:
+        return await self._state.read(lambda tx: room(tx, policy, now))
+
+
+def _enforcing(roles: Iterable[Role]) -> bool:
+    return any(role.mode is Mode.ENFORCE for role in roles)

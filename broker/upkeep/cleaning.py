@@ -1,0 +1,134 @@
+"""Clean: take credentials back at their backends, look whether they are gone, and never forget one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from broker.errors import LockstepError
+from broker.model.credential import Confirmation, Confirmed, Lease, LeaseState
+from broker.ports import Clock, CredentialBackend, StateStore, Transaction
+from broker.upkeep.limits import BATCH, UpkeepLimits
+
+STUCK_AFTER: Final = 5
+ABREAST: Final = 8
+"""Leases of one backend that are cleaned at once."""
+
+
+class Cleaning:
+    """Works through the leases that are due, each backend by itself."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        backends: Mapping[str, CredentialBackend],
+        state: StateStore,
+        on_stuck: Callable[[Lease], None],
+        limits: UpkeepLimits,
+    ) -> None:
+        self._clock = clock
+        self._backends = backends
+        self._state = state
+        self._on_stuck = on_stuck
+        self._limits = limits
+
+    async def tick(self, now: float) -> bool:
+        """One batch; True where there is more. Raises `Unavailable` where the state is."""
+        due = await self._state.read(lambda tx: tx.leases.due(now, BATCH))
+        queues: dict[str, list[Lease]] = {}
+        for lease in due:
+            queues.setdefault(lease.backend, []).append(lease)
+        turns = [self._turn(queue, now) for queue in queues.values()]
+        failed = [one for one in await asyncio.gather(*turns, return_exceptions=True) if one is not None]
+        if failed:
+            raise failed[0]
+        return len(due) >= BATCH
+
+    async def _turn(self, queue: Sequence[Lease], now: float) -> None:
+        """The leases of one backend; one that answers nobody is left until the next round."""
+        for start in range(0, len(queue), ABREAST):
+            some = queue[start : start + ABREAST]
+            results = await asyncio.gather(
+                *(self._clean(lease, now) for lease in some), return_exceptions=True
+            )
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+            if not any(results):
+                return
+
+    async def _clean(self, lease: Lease, now: float) -> bool:
+        """False where the backend did not answer."""
+        backend = self._backends.get(lease.backend)
+        if backend is None:
+            await self._again(lease, now, f"backend {lease.backend!r} is not configured")
+            return True
+        expired = lease.state is LeaseState.ACTIVE
+        try:
+            if not expired or backend.outside:
+                await backend.revoke(lease)
+            if backend.outside and self._may_still_come(lease, now):
+                await self._later(lease, now)
+                return True
+            confirmed = await backend.confirm(lease, now)
+        except LockstepError as error:
+            await self._again(lease, now, str(error.reason))
+            return False
+        if confirmed.result is Confirmation.ALIVE:
+            await self._again(lease, now, "still alive")
+            return True
+        state = LeaseState.EXPIRED if expired else LeaseState.REVOKED
+        await self._replace(
+            lease,
+            replace(
+                lease,
+                state=state,
+                ended_at=self._clock.now(),
+                detail=_found(confirmed),
+                next_attempt_at=0.0,
+            ),
+        )
+        return True
+
+    def _may_still_come(self, lease: Lease, now: float) -> bool:
+        """A request in flight survives every kill: without a handle nothing is gone before it is answered."""
+        return not lease.handle and now < lease.issued_at + self._limits.pending
+
+    async def _later(self, lease: Lease, now: float) -> None:
+        wait = min(self._limits.backoff_most, lease.issued_at + self._limits.pending - now)
+        waiting = replace(lease, state=LeaseState.REVOKING, next_attempt_at=now + wait)
+        await self._replace(lease, waiting)
+
+    async def _again(self, lease: Lease, now: float, why: str) -> None:
+        """Try later; after several tries it is STUCK, which is an alarm, and still tried."""
+        attempts = lease.attempts + 1
+        wait = min(self._limits.backoff * 2 ** min(attempts - 1, 16), self._limits.backoff_most)
+        stuck = attempts >= STUCK_AFTER
+        later = replace(
+            lease,
+            state=LeaseState.STUCK if stuck else LeaseState.REVOKING,
+            attempts=attempts,
+            next_attempt_at=now + wait,
+            detail=why[:200],
+        )
+        if await self._replace(lease, later) and stuck and lease.state is not LeaseState.STUCK:
+            self._on_stuck(later)
+
+    async def _replace(self, seen: Lease, new: Lease) -> bool:
+        """False where the row has moved since it was read: its handle may have become known."""
+
+        async def work(tx: Transaction) -> bool:
+            current = await tx.leases.get(seen.id)
+            if current is None or (current.state, current.handle) != (seen.state, seen.handle):
+                return False
+            if seen.state is LeaseState.ACTIVE and current.expires_at != seen.expires_at:
+                return False  # renewed meanwhile
+            return await tx.leases.replace(new, seen.state)
+
+        return await self._state.transact(work)
+
+
+def _found(confirmed: Confirmed) -> str:
+    return f"{confirmed.result}: {confirmed.method}"

@@ -1,0 +1,45 @@
+"""Times and bounds of upkeep, and the walk over what is open."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final
+
+from broker.model.revocation import Revocation, RevocationState
+from broker.ports import StateStore
+
+BATCH: Final = 200
+"""Rows that one transaction touches."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpkeepLimits:
+    """All in seconds: `interval` between rounds when nothing wakes it, `settle` how long a receipt waits for
+    watchers to acknowledge (a verifier that has not by then has failed closed), `backoff` between tries to
+    clean, up to `backoff_most`, `longest_life` of any credential, after which a cut can hit nothing, `pending`
+    how long a backend's answer may still be on its way (as in `IssueLimits`)."""
+
+    interval: float = 0.5
+    settle: float = 8.0
+    backoff: float = 0.5
+    backoff_most: float = 60.0
+    longest_life: float = 86_400.0
+    pending: float = 60.0
+
+
+async def open_revocations(state: StateStore) -> AsyncIterator[Revocation]:
+    """All that are not settled, a page a read: many that cannot settle must not hide the others."""
+    after = ""
+    while True:
+        page = await _page(state, after)
+        for revocation in page:
+            yield revocation
+        if len(page) < BATCH:
+            return
+        after = page[-1].id
+
+
+async def _page(state: StateStore, after: str) -> list[Revocation]:
+    found = await state.read(lambda tx: tx.revocations.page(BATCH, after, RevocationState.COMMITTED))
+    return list(found)

@@ -1,0 +1,135 @@
+"""Settle: when nothing is left to clean and every watcher knows, or has failed closed, the receipt is sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from broker.model.credential import Confirmation, Lease
+from broker.model.receipt import receipt_payload
+from broker.model.revocation import Revocation, RevocationState, SelectorKind, Step, Unconfirmed
+from broker.model.role import Revocability
+from broker.ports import Clock, ReceiptSigner, RevocationFeed, StateStore, Transaction
+from broker.upkeep.expansion import BEGUN
+from broker.upkeep.limits import BATCH, UpkeepLimits, open_revocations
+
+MAX_STEPS: Final = 200
+"""Leases that a receipt lists one by one; what could not be confirmed is listed without a bound."""
+
+Told = Mapping[str, tuple[int, int]]
+
+
+class Settling:
+    """A receipt says what was done, how it was confirmed, and what was not."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        state: StateStore,
+        feed: RevocationFeed,
+        receipts: ReceiptSigner,
+        limits: UpkeepLimits,
+    ) -> None:
+        self._clock = clock
+        self._state = state
+        self._feed = feed
+        self._receipts = receipts
+        self._limits = limits
+
+    async def tick(self) -> None:
+        """Settle what can be settled."""
+        async for revocation in open_revocations(self._state):
+            if revocation.expanded and any(step.name == BEGUN for step in revocation.steps):
+                await self._settle(revocation)
+
+    async def _settle(self, revocation: Revocation) -> None:
+        now = self._clock.now()
+        told = self._feed.told(revocation.last_seq)
+        behind = any(of < all_of for all_of, of in told.values())
+        if behind and now < revocation.at + self._limits.settle:
+            return
+        leases = await self._ended_leases(revocation)
+        if leases is None:
+            return
+        settled = replace(_with_outcome(revocation, leases, told, now), state=RevocationState.SETTLED)
+        sealed = replace(settled, receipt=self._receipts.seal(receipt_payload(settled)))
+
+        async def write(tx: Transaction) -> None:
+            current = await tx.revocations.get(revocation.id)
+            if current is not None and current.state is RevocationState.COMMITTED:
+                await tx.revocations.put(replace(sealed, lifted_at=current.lifted_at))
+
+        await self._state.transact(write)
+
+    async def _ended_leases(self, revocation: Revocation) -> Sequence[Lease] | None:
+        """Every lease that the revocation ended; None while one of them may still be good somewhere."""
+        selector = revocation.selector
+        if selector.kind in (SelectorKind.LEASE, SelectorKind.TOKEN):
+            lease = await self._state.read(
+                lambda tx: (
+                    tx.leases.get(selector.value)
+                    if selector.kind is SelectorKind.LEASE
+                    else tx.leases.by_handle(selector.value)
+                )
+            )
+            return None if lease is not None and lease.state.live else [lease] if lease is not None else []
+        found: list[Lease] = []
+        after = ""
+        while True:
+            page = await self._page(revocation.id, after)
+            if page is None:
+                return None
+            ids, leases = page
+            found.extend(leases)
+            if len(ids) < BATCH:
+                return found
+            after = ids[-1]
+
+    async def _page(self, revocation_id: str, after: str) -> tuple[Sequence[str], list[Lease]] | None:
+        async def work(tx: Transaction) -> tuple[Sequence[str], list[Lease]] | None:
+            ids = await tx.revocations.hits(revocation_id, BATCH, after)
+            if ids and await tx.leases.unsettled(ids):
+                return None
+            return ids, [lease for name in ids for lease in await tx.leases.of_attestation(name)]
+
+        return await self._state.read(work)
+
+
+def _with_outcome(revocation: Revocation, leases: Sequence[Lease], told: Told, now: float) -> Revocation:
+    ended = sorted(
+        (lease for lease in leases if lease.ended_at >= revocation.at), key=lambda lease: lease.ended_at
+    )
+    steps = [
+        *revocation.steps,
+        Step("told", now, _told(told)),
+        *(
+            Step("cleaned", item.ended_at, f"{item.id} {item.state}: {item.detail}")
+            for item in ended[:MAX_STEPS]
+        ),
+    ]
+    if len(ended) > MAX_STEPS:
+        steps.append(Step("cleaned", ended[-1].ended_at, f"and {len(ended) - MAX_STEPS} more"))
+    steps.append(Step("confirmed", now, f"{len(ended)} leases ended"))
+    unconfirmed = tuple(item for lease in ended if (item := _unconfirmed(lease, told)) is not None)
+    return replace(revocation, steps=tuple(steps), unconfirmed=unconfirmed, leases=len(ended))
+
+
+def _unconfirmed(lease: Lease, told: Told) -> Unconfirmed | None:
+    if lease.revocability is Revocability.INSTANT:
+        all_of, of = told.get(lease.audience, (0, 0))
+        if all_of and of == all_of:
+            return None
+        # A verifier that neither watches nor introspects sees only the signature.
+        what = f"verifiers of {lease.audience!r} without the feed"
+        return Unconfirmed(lease.id, what, lease.expires_at)
+    if lease.detail.startswith(Confirmation.UNTIL_EXPIRY.value):
+        return Unconfirmed(lease.id, lease.detail, lease.expires_at)
+    return None
+
+
+def _told(told: Told) -> str:
+    if not told:
+        return "nobody watches"
+    watchers = (f"{name or 'broker'}: {of} of {all_of}" for name, (all_of, of) in sorted(told.items()))
+    return f"acknowledged by {', '.join(watchers)}"
