@@ -46,7 +46,9 @@ class Desk(manifest_pb2_grpc.ManifestServiceServicer, decision_pb2_grpc.Decision
         try:
             payload, signers = self.verifier.verify(request.envelope, MANIFEST_PAYLOAD_TYPE)
         except Denied as error:
-            raise refuse(context, grpc.StatusCode.PERMISSION_DENIED, error.reason.value, error.message)
+            raise refuse(
+                context, grpc.StatusCode.PERMISSION_DENIED, error.reason.value, error.message
+            ) from error
         manifest = parse_manifest(payload)
         if any(item.manifest.version >= manifest.version for item in self.of(manifest.application)):
             raise refuse(context, grpc.StatusCode.ABORTED, "rollback", "there is a later version")

@@ -26,7 +26,8 @@ from lockstep_client.errors import (
 from lockstep_client.identity import channel_credentials
 from lockstep_client.methods import Method
 from lockstep_client.settings import Settings, load, read_secret_file, require
-from lockstep_client.transport import Anonymous, Bearer, Caller, Transport
+from lockstep_client.callers import Anonymous, Bearer, Caller
+from lockstep_client.transport import Transport
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -34,8 +35,8 @@ R = TypeVar("R")
 
 TIMEOUT: Final = 30.0
 """Seconds that one call of a command may take: a manifest may be many megabytes."""
-EXIT_CONFIGURATION: Final = 64
-"""Process exit code: a setting is missing or wrong (``EX_USAGE`` of sysexits)."""
+EXIT_CONFIGURATION: Final = 2
+"""Process exit code: a setting is missing or wrong, as for a wrong command line."""
 
 _NEXT_STEPS: Final = {
     "no_identity": "set LOCKSTEP_OPERATOR_TOKEN_FILE to a token of yours, or use a client certificate",
@@ -93,7 +94,7 @@ def _caller(settings: Settings) -> Caller:
 
 
 def exit_code_of(error: LockstepError) -> int:
-    """75 unavailable, 77 revoked, 78 denied, 64 configuration, 1 for the rest."""
+    """75 unavailable, 77 revoked, 78 denied, 2 configuration, 1 for the rest."""
     kinds: tuple[tuple[type[LockstepError], int], ...] = (
         (Revoked, EXIT_REVOKED),
         (Denied, EXIT_DENIED),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import _thread
 import os
 import sys
-import time
+import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Final
@@ -16,8 +16,8 @@ MOST_WAITING: Final = 1024
 """Observations that may wait; beyond it they are counted as lost."""
 SWEEP_EVERY: Final = 5.0
 """Seconds between looks at executable memory when nothing happens."""
-_Item = Observation | None
-"""None asks for a sweep."""
+_Item = Observation | threading.Event | None
+"""None asks for a sweep; an event is set when everything before it has been delivered."""
 
 
 class Outbox:
@@ -33,7 +33,6 @@ class Outbox:
         self._sweep = sweep
         self._queue: SimpleQueue[_Item] = SimpleQueue()
         self._pid = 0
-        self._busy = False
         self.lost = 0
         self.stopped = False
 
@@ -50,8 +49,7 @@ class Outbox:
         # Whatever a parent's threads held at the fork stays behind with the parent's queue.
         if self._pid:
             self._queue = SimpleQueue()
-            self._busy = False
-        self._pid = os.getpid()
+            self._pid = os.getpid()
         try:
             _thread.start_new_thread(self._run, (self._queue,))
         except RuntimeError:  # the interpreter is going down
@@ -63,12 +61,11 @@ class Outbox:
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything has been delivered; False after `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        while self._pid == os.getpid() and (self._busy or self._queue.qsize()):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.002)
-        return True
+        if self._pid != os.getpid():
+            return True  # nothing was put here
+        mark = threading.Event()
+        self._queue.put(mark)
+        return mark.wait(timeout)
 
     def _run(self, queue: SimpleQueue[_Item]) -> None:
         while not self.stopped and not sys.is_finalizing():
@@ -76,13 +73,12 @@ class Outbox:
                 item = queue.get(timeout=SWEEP_EVERY)
             except Empty:
                 item = None
-            self._busy = True
             try:
-                if item is None:
+                if isinstance(item, threading.Event):
+                    item.set()
+                elif item is None:
                     self._sweep()
                 else:
                     self._deliver(item)
             except Exception:  # noqa: BLE001 - a door: whatever the receiver does, the next one is delivered
                 self.lost += 1
-            finally:
-                self._busy = False

@@ -1,7 +1,7 @@
 """Measuring what a Python process has loaded: units by digest, and by name what has none."""
 
 from lockstep_client.measure.hashing import FileDigest, HashCache
-from lockstep_client.measure.launch import Launch, measure_process
+from lockstep_client.measure.launch import measure_process
 from lockstep_client.measure.model import (
     AnonymousCode,
     CodeSetLike,
@@ -19,7 +19,6 @@ __all__ = [
     "CodeSetLike",
     "FileDigest",
     "HashCache",
-    "Launch",
     "Measurement",
     "ProcessRef",
     "Unit",

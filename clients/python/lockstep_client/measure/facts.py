@@ -1,7 +1,7 @@
 """Which files the modules of this interpreter came from, as its import system says; standard library only.
 
-Kept apart and free of other imports, since the bootstrap of a child process
-loads it by path before any code of the application.
+Kept apart and free of other imports, since a process that was started to be
+measured loads it by path before any code of the application.
 """
 
 from __future__ import annotations

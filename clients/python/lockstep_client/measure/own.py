@@ -38,11 +38,14 @@ def measure_self(cache: HashCache | None = None, base: CodeSetLike | None = None
     measure_path_files(modules, cache, site_folders())
     if second.ident is not None:
         second.join()
-    return assemble(modules, native[0] if native else None, base, process_ref())
+    return assemble(modules, native[0] if native else None, base)
 
 
 def assemble(
-    modules: ModuleCode, native: NativeCode | None, base: CodeSetLike | None, process: ProcessRef
+    modules: ModuleCode,
+    native: NativeCode | None,
+    base: CodeSetLike | None,
+    process: ProcessRef | None = None,
 ) -> Measurement:
     """One measurement of modules, native code and what was there before."""
     units = set(modules.units)
@@ -63,6 +66,6 @@ def assemble(
         hints=tuple(hints.values()),
         unknown=tuple(dict.fromkeys(unknown + list(native.unknown))),
         anonymous=native.anonymous,
-        process=process,
+        process=process if process is not None else process_ref(),
         measured_at=time.time(),
     )

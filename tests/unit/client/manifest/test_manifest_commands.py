@@ -304,9 +304,9 @@ def test_exit_codes(
     (tmp_path / "token").write_text("somebody.else.x")
     assert "LOCKSTEP_OPERATOR_TOKEN_FILE" in built("list", code=78).stderr
     monkeypatch.delenv("LOCKSTEP_OPERATOR_TOKEN_FILE")
-    assert "who are you" in built("list", code=64).stderr
+    assert "who are you" in built("list", code=2).stderr
     monkeypatch.delenv("LOCKSTEP_ADDRESS")
-    assert "LOCKSTEP_ADDRESS" in built("list", code=64).stderr
+    assert "LOCKSTEP_ADDRESS" in built("list", code=2).stderr
     monkeypatch.setenv("LOCKSTEP_ADDRESS", "127.0.0.1:1")
     monkeypatch.setenv("LOCKSTEP_OPERATOR_TOKEN_FILE", str(tmp_path / "token"))
     assert "try again" in built("list", code=75).stderr

@@ -1,5 +1,6 @@
-"""Programs that were started to be measured: their modules by what they say, the rest by what is mapped."""
+"""Other processes: what they have mapped, what their Pythons say, and how a Python is started to say it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,187 +12,133 @@ from pathlib import Path
 import pytest
 
 from lockstep.formats import UnitKind
-from lockstep_client.measure import HashCache, Launch, Measurement, measure_process
+from lockstep_client.measure import HashCache, Measurement, bootstrap, facts, measure_process
 from lockstep_client.measure.interpreters import PythonCommand, python_command
+from lockstep_client.measure.launch import Modules
+from lockstep_client.measure.modules import Interpreter
 
-READY = "import sys\nsys.stdout.write('ready ' + repr(sys.argv) + '\\n')\nsys.stdout.flush()\nsys.stdin.readline()\n"
 ENV = {"PATH": os.environ["PATH"]}
+READY = "print('ready', flush=True)\ninput()\n"
+# What a launcher's first file does: load by path, and become the program.
+FIRST = f"""
+import importlib.util, sys
+def load(name, path):
+    spec = importlib.util.spec_from_file_location(name, path)
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+load("_facts", {facts.__file__!r})
+load("_bootstrap", {bootstrap.__file__!r}).run(sys.argv[1], sys.argv[2], sys.argv[3:])
+"""
+SAY = "import json, sys\nprint(json.dumps([sys.argv, sys.path[0], sys.modules['_facts'].module_facts()]))\n"
 
 
 @contextmanager
-def launched(
-    launch: Launch, command: list[str], folder: Path, env: Mapping[str, str] = ENV
-) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def running(*command: str) -> Iterator[int]:
     """A program that has said that it is ready."""
-    process = subprocess.Popen(
-        launch.command(command, env),
-        pass_fds=launch.descriptors,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-        env=env,
-    )
-    launch.started()
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        yield process, process.stdout.readline()
+        assert process.stdout.readline() == "ready\n"
+        yield process.pid
     finally:
         process.communicate("\n", timeout=20)
 
 
-def digest(path: Path) -> bytes:
-    return sha256(path.read_bytes()).digest()
+def digest(path: str | Path) -> bytes:
+    return sha256(Path(path).resolve().read_bytes()).digest()
 
 
-def names(found: Measurement) -> set[str]:
-    return {hint.name for hint in found.hints}
+def unknown(found: Measurement) -> list[str]:
+    return [item.name.rstrip("0123456789.") for item in found.unknown]
 
 
-def aged(path: Path, text: str) -> Path:
-    path.write_text(text)
-    os.utime(path, (1_700_000_000, 1_700_000_000))
-    return path
+def test_an_interpreter_is_measured_and_what_it_runs_is_named() -> None:
+    with running(sys.executable, "-c", "import _decimal\n" + READY) as pid:
+        found = measure_process(pid)
+    assert (UnitKind.EXECUTABLE, digest(sys.executable)) in found.units
+    assert any(hint.name.startswith("_decimal") for hint in found.hints)
+    assert unknown(found) == ["interpreter python"]
+    assert found.process.pid == pid
 
 
-@pytest.mark.parametrize("options", [[], ["-I"], ["-B", "-W", "error"]], ids=str)
-def test_a_script_and_its_modules_are_measured(tmp_path: Path, options: list[str]) -> None:
-    script = aged(tmp_path / "app.py", "import colorsys\n" + READY)
-    with (
-        Launch() as launch,
-        launched(launch, [sys.executable, *options, "app.py", "one"], tmp_path) as (process, line),
-    ):
-        assert line == "ready ['app.py', 'one']\n"
-        found = launch.measure(process.pid, HashCache())
-    assert (UnitKind.SCRIPT, digest(script)) in found.units
-    assert (UnitKind.EXECUTABLE, digest(Path(sys.executable).resolve())) in found.units
-    assert "colorsys" in names(found)
-    assert found.unknown == ()
-    assert found.process.pid == process.pid
-
-
-def test_a_module_run_by_name(tmp_path: Path) -> None:
-    source = aged(tmp_path / "app.py", READY)
-    with (
-        Launch() as launch,
-        launched(launch, [sys.executable, "-Bm", "app", "x"], tmp_path) as (process, line),
-    ):
-        assert line == f"ready {[str(source), 'x']!r}\n"
-        found = launch.measure(process.pid, HashCache())
+def test_an_interpreter_that_says_what_it_loaded_is_measured_whole(tmp_path: Path) -> None:
+    source = tmp_path / "late.py"
+    source.write_text("x = 1\n")
+    os.utime(source, (1_700_000_000, 1_700_000_000))
+    with running(sys.executable, "-c", READY) as pid:
+        said = Modules([(facts.SOURCE, "late", str(source), (), "")], (), Interpreter.current())
+        found = measure_process(pid, HashCache(), None, {pid: said})
     assert (UnitKind.PYTHON_SOURCE, digest(source)) in found.units
     assert found.unknown == ()
 
 
-def test_text_is_unknown_by_name(tmp_path: Path) -> None:
-    with (
-        Launch() as launch,
-        launched(launch, [sys.executable, "-c", READY, "x"], tmp_path) as (process, line),
-    ):
-        assert line == "ready ['-c', 'x']\n"
-        found = launch.measure(process.pid, HashCache())
-    assert [item.name for item in found.unknown] == ["python -c"]
+def test_descendants_are_measured_too() -> None:
+    child = "import subprocess\nchild = subprocess.Popen(['cat'], stdin=subprocess.PIPE)\n"
+    with running(sys.executable, "-c", child + READY + "child.communicate()\n") as pid:
+        found = measure_process(pid)
+    executables = {unit for kind, unit in found.units if kind is UnitKind.EXECUTABLE}
+    assert executables >= {digest(sys.executable), digest("/bin/cat")}
+    assert unknown(found) == ["interpreter python"]
 
 
-def test_what_is_loaded_later_is_in_the_next_measurement(tmp_path: Path) -> None:
-    aged(tmp_path / "app.py", READY + "import colorsys\n" + READY)
-    with Launch() as launch, launched(launch, [sys.executable, "app.py"], tmp_path) as (process, _):
-        first = launch.measure(process.pid, HashCache())
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-        process.stdout.readline()
-        second = launch.measure(process.pid, HashCache(), first)
-    assert "colorsys" not in names(first)
-    assert "colorsys" in names(second)
-    assert first.units < second.units
-
-
-def test_a_forked_child_answers_for_itself(tmp_path: Path) -> None:
-    aged(tmp_path / "late.py", "x = 1\n")
-    aged(
-        tmp_path / "app.py",
-        "import os, sys\nr, w = os.pipe()\npid = os.fork()\nif not pid:\n    import late\n    os.write(w, b'x')\n"
-        "    sys.stdin.readline()\n    os._exit(0)\nos.read(r, 1)\n" + READY + "os.kill(pid, 9)\nos.wait()\n",
-    )
-    with Launch() as launch, launched(launch, [sys.executable, "app.py"], tmp_path) as (process, _):
-        found = launch.measure(process.pid, HashCache())
-    assert "late" in names(found)
-    assert found.unknown == ()
-
-
-def test_an_interpreter_that_does_not_answer_is_named(tmp_path: Path) -> None:
-    aged(
-        tmp_path / "app.py",
-        "import subprocess, sys\nchild = subprocess.Popen(['sh', '-c', 'read x; :'], stdin=subprocess.PIPE)\n"
-        + READY
-        + "child.kill()\nchild.communicate()\n",
-    )
-    with Launch() as launch, launched(launch, [sys.executable, "app.py"], tmp_path) as (process, _):
-        found = launch.measure(process.pid, HashCache())
-    assert [item.name.split()[0] for item in found.unknown] == ["interpreter"]
-
-
-def test_a_program_that_is_no_python_is_measured_by_its_mappings(tmp_path: Path) -> None:
-    with Launch() as launch:
-        process = subprocess.Popen(launch.command(["cat"], ENV), stdin=subprocess.PIPE, cwd=tmp_path)
-        launch.started()
-        try:
-            os.write(process.stdin.fileno(), b"") if process.stdin else None
-            found = measure_process(process.pid)
-        finally:
-            process.communicate(b"")
-    assert {kind for kind, _ in found.units} >= {UnitKind.EXECUTABLE}
-    assert found.unknown == ()
-
-
-def test_a_process_that_has_gone_is_empty() -> None:
+def test_a_process_that_has_gone_has_nothing() -> None:
     process = subprocess.Popen(["true"])
     process.wait()
     assert measure_process(process.pid).units == frozenset()
 
 
+def become(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    first = folder / "elsewhere" / "first.py"
+    first.parent.mkdir(exist_ok=True)
+    first.write_text(FIRST)
+    command = [sys.executable, "-P", str(first), *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=ENV, timeout=40)
+
+
+@pytest.mark.parametrize(
+    ("words", "how"),
+    [
+        (("script", "app.py", "x"), facts.SCRIPT),
+        (("module", "this_app", "x"), facts.SOURCE),
+        (("text", SAY, "x"), facts.UNKNOWN),
+    ],
+    ids=["script", "module", "text"],
+)
+def test_the_program_is_what_it_would_have_been(tmp_path: Path, words: tuple[str, ...], how: str) -> None:
+    (tmp_path / "app.py").write_text(SAY)
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "this_app.py").write_text(SAY)
+    result = subprocess.run(
+        [sys.executable, "-P", "-c", FIRST, *words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**ENV, "PYTHONPATH": str(site)},
+    )
+    argv, _, said = json.loads(result.stdout)
+    first = {"script": "app.py", "module": str(site / "this_app.py"), "text": "-c"}[words[0]]
+    assert argv == [first, "x"]
+    name = "python -c" if how == facts.UNKNOWN else "__main__"
+    assert [item[0] for item in said if item[1] == name] == [how]
+
+
 def test_the_exit_code_and_errors_are_the_program_s(tmp_path: Path) -> None:
-    aged(tmp_path / "app.py", "raise SystemExit(7)\n")
-    aged(tmp_path / "bad.py", "1 / 0\n")
-    for name, code in (("app.py", 7), ("bad.py", 1), ("none.py", 1)):
-        with Launch() as launch:
-            result = subprocess.run(
-                launch.command([sys.executable, name], ENV),
-                pass_fds=launch.descriptors,
-                capture_output=True,
-                text=True,
-                cwd=tmp_path,
-                env=ENV,
-            )
-        assert result.returncode == code
-        assert ("ZeroDivisionError" in result.stderr) == (name == "bad.py")
-
-
-def test_a_launcher_that_has_gone_stops_nobody(tmp_path: Path) -> None:
-    aged(tmp_path / "app.py", READY)
-    launch = Launch()
-    with launched(launch, [sys.executable, "app.py"], tmp_path) as (process, _):
-        launch.close()
-    assert process.returncode == 0
+    (tmp_path / "app.py").write_text("raise SystemExit(7)\n")
+    (tmp_path / "bad.py").write_text("1 / 0\n")
+    assert become(tmp_path, "script", "app.py").returncode == 7
+    failed = become(tmp_path, "script", "bad.py")
+    assert (failed.returncode, "ZeroDivisionError" in failed.stderr) == (1, True)
+    assert become(tmp_path, "script", "none.py").returncode == 1
 
 
 def test_multiprocessing_works_under_it(tmp_path: Path) -> None:
-    aged(
-        tmp_path / "app.py",
+    (tmp_path / "app.py").write_text(
         "import multiprocessing\ndef work(x):\n    return x + 1\n\nif __name__ == '__main__':\n"
         "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n        print(pool.map(work, [1]))\n",
     )
-    with Launch() as launch:
-        result = subprocess.run(
-            launch.command([sys.executable, "app.py"], ENV),
-            pass_fds=launch.descriptors,
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=ENV,
-            timeout=40,
-        )
+    result = become(tmp_path, "script", "app.py")
     assert result.stdout == "[2]\n", result.stderr
 
 
