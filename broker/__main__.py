@@ -1,0 +1,5 @@
+"""``python -m broker`` is ``lockstep-broker``."""
+
+from broker.cli import main
+
+main()

@@ -1,0 +1,99 @@
+"""The doors of one broker: every room at its door, behind one gate."""
+
+from __future__ import annotations
+
+import structlog
+
+from broker.api.access import GRPC
+from broker.api.answers import Answers
+from broker.api.attestation import AttestationRoom
+from broker.api.callers import DoorRates, Threshold
+from broker.api.credentials import CredentialRoom
+from broker.api.decisions import DecisionRoom
+from broker.api.detections import DetectionRoom
+from broker.api.drain import Drain
+from broker.api.http.app import build_app
+from broker.api.http.introspection import TokenRoom
+from broker.api.http.server import HttpDoor
+from broker.api.http.status import Readiness, StatusRoom
+from broker.api.http.webhooks import WebhookRoom
+from broker.api.interceptors import Gate
+from broker.api.manifests import ManifestRoom
+from broker.api.metrics import Metrics
+from broker.api.proofs import KnownKeys, Possession, UsedProofs
+from broker.api.revocations import RevocationRoom
+from broker.api.routes import Route
+from broker.api.seats import Seats
+from broker.api.server import DoorConfig, Doors
+from broker.api.tasks import Crew
+from broker.api.tls import Certificates
+from broker.api.watching import WatchRoom
+from broker.bootstrap import limits as bounds
+from broker.bootstrap.live import Live, LiveDetectors, LiveIdentities, LiveRoles
+from broker.bootstrap.verbs import Verbs
+from broker.crypto.proof import RollingNonce
+from broker.ports import Clock, RevocationFeed, StateStore, TokenSigner
+from broker.settings.server import Server
+
+_GRANTS_AT_ONCE = 1000
+
+
+def open_doors(
+    server: Server,
+    live: Live,
+    verbs: Verbs,
+    *,
+    clock: Clock,
+    secret: bytes,
+    tokens: TokenSigner,
+    state: StateStore,
+    feed: RevocationFeed,
+    certificates: Certificates,
+    drain: Drain,
+    log: structlog.typing.FilteringBoundLogger,
+) -> Doors:
+    """Built, not yet started; `secret` is behind the rolling nonce."""
+    limits = bounds.doors(server.limits)
+    metrics = Metrics()
+    possession = Possession(
+        server.cluster,
+        RollingNonce(secret),
+        KnownKeys(state, limits.known_keys),
+        UsedProofs(limits.known_proofs),
+    )
+    threshold = Threshold(possession, LiveIdentities(live), LiveRoles(live), DoorRates(verbs.rates))
+    crew = Crew(_GRANTS_AT_ONCE, log)
+    watch = WatchRoom(feed, state, drain)
+    rooms = (
+        AttestationRoom(verbs.verifier),
+        CredentialRoom(verbs.issuer, crew),
+        RevocationRoom(verbs.revoker, watch),
+        DetectionRoom(verbs.reporter, clock, metrics),
+        ManifestRoom(verbs.publisher),
+        DecisionRoom(verbs.explainer),
+    )
+    routes: dict[str, Route] = {method: route for room in rooms for method, route in room.routes().items()}
+    unserved = [method for method, row in GRPC.items() if not row.foreign and method not in routes]
+    if unserved:
+        raise AssertionError(f"no room serves {unserved[0]}")
+    seats = Seats(limits.streams, limits.streams_per_caller)
+    gate = Gate(routes, threshold, clock, limits, seats, Answers(metrics, log))
+    readiness = Readiness(feed, drain, limits)
+    # The feed was loaded before the doors are built: nothing is ever served without it.
+    readiness.loaded()
+    answers = {
+        **WebhookRoom(LiveDetectors(live), verbs.reporter, clock, limits, metrics).answers(),
+        **TokenRoom(verbs.issuer, tokens, feed, server.issuer, limits).answers(),
+        **StatusRoom(
+            readiness, metrics, state, feed, clock, metrics_local_only=server.http.metrics == "loopback"
+        ).answers(),
+    }
+    listen = server.listen
+    http = None
+    if listen.http:
+        app = build_app(answers, threshold, clock, limits, metrics, log)
+        http = HttpDoor(str(listen.http), app, certificates.https(), limits)
+    config = DoorConfig(
+        tls=str(listen.tls or ""), mtls=str(listen.mtls or ""), reflection=server.reflection, limits=limits
+    )
+    return Doors(config, gate, certificates, crew, drain, log, http)

@@ -1,0 +1,81 @@
+"""From one configuration to one generation of plugs; what has not changed is taken over from the last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from broker.adapters.identity.oidc import OidcIdentity
+from broker.adapters.identity.router import IdentityRouter
+from broker.adapters.identity.spiffe import SpiffeIdentity
+from broker.adapters.limits import TokenBuckets
+from broker.adapters.receipts import ReceiptSealer
+from broker.bootstrap.live import Generation, NoSigners
+from broker.bootstrap.plugs import BACKENDS, DETECTORS, IDENTITIES, IdentityPlug, Parts
+from broker.crypto.dsse import DsseVerifier
+from broker.crypto.keyfiles import load_private_key, load_public_key
+from broker.model.role import DetectorPolicy
+from broker.ports import Detector, ManifestSource, RateLimiter
+from broker.settings import ConfigurationRefused, Problem, Settings
+from broker.settings.problems import shown
+
+
+def generation(
+    settings: Settings, parts: Parts, state_manifests: ManifestSource, last: Generation | None = None
+) -> Generation:
+    """The plugs of a configuration. Reads key files; opens no connection.
+
+    Raises `ConfigurationRefused` where plugs and roles do not fit, `KeyFileError`
+    or ``ValueError`` where a file changed since it was checked.
+    """
+    tables, book = settings.tables, settings.book
+    sources: dict[str, tuple[Any, IdentityPlug]] = {}
+    for name, table in tables.identity.items():
+        known = last.sources.get(name) if last is not None else None
+        # A source keeps its keys and what it has verified over a reload that does not concern it.
+        kept = known is not None and known[0] == table
+        sources[name] = known if kept and known else (table, IDENTITIES[table.kind](name, table, parts))
+    backends = {name: BACKENDS[table.kind](name, table, parts) for name, table in tables.backends.items()}
+    _check_revocability(settings, backends)
+    detectors: dict[str, tuple[Detector, DetectorPolicy]] = {}
+    rates: dict[str, RateLimiter] = {}
+    for name, detector in tables.detectors.items():
+        policy = book.detectors[name]
+        if detector.keys:
+            detectors[name] = (DETECTORS[detector.kind](name, detector, parts), policy)
+        before = last.book.detectors.get(name) if last is not None else None
+        if last is not None and before is not None and before.rate == policy.rate:
+            rates[name] = last.detector_rates[name]
+        else:
+            rates[name] = TokenBuckets({"detector": policy.rate})
+    signers = {name: load_public_key(path) for name, path in tables.signers.items()}
+    return Generation(
+        settings=settings,
+        sources=sources,
+        identities=IdentityRouter(
+            [plug for _, plug in sources.values() if isinstance(plug, OidcIdentity)],
+            [plug for _, plug in sources.values() if isinstance(plug, SpiffeIdentity)],
+        ),
+        envelopes=DsseVerifier(signers) if signers else NoSigners(),
+        backends=backends,
+        manifests=dict.fromkeys(tables.manifests, state_manifests),
+        detectors=detectors,
+        detector_rates=rates,
+        receipts=ReceiptSealer(load_private_key(settings.server.keys.receipts)),
+    )
+
+
+def _check_revocability(settings: Settings, backends: Mapping[str, Any]) -> None:
+    problems = []
+    for name, role in settings.book.roles.items():
+        offered = backends[role.backend].revocability
+        if offered.rank > role.revocability.rank:
+            problems.append(
+                Problem(
+                    shown(settings.file),
+                    f"roles.{name}.revocability",
+                    f'backend {role.backend} offers "{offered.value}"; accept it, or use another backend',
+                )
+            )
+    if problems:
+        raise ConfigurationRefused(problems)

@@ -1,0 +1,157 @@
+"""The verbs of one broker, made once; they reach through `Live` for what a reload changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from broker.adapters.challenges import HmacChallenges
+from broker.adapters.evidence.sdk import SdkEvidence
+from broker.adapters.limits import TokenBuckets
+from broker.attest import Verifier
+from broker.bootstrap import limits as bounds
+from broker.bootstrap.live import (
+    Live,
+    LiveBackends,
+    LiveEnvelopes,
+    LiveIdentities,
+    LiveManifests,
+    LiveRates,
+    LiveReceipts,
+    LiveRoles,
+)
+from broker.errors import LockstepError
+from broker.explain import Explainer
+from broker.issue import Issuer
+from broker.ledger import Ledger
+from broker.model.credential import Lease
+from broker.ports import (
+    AuditLog,
+    Clock,
+    Entropy,
+    ManifestSource,
+    RateLimiter,
+    RevocationFeed,
+    StateStore,
+)
+from broker.publish import Publisher
+from broker.report import Reporter
+from broker.revoke import Revoker
+from broker.settings.server import Server
+from broker.upkeep import Upkeep
+
+Log = structlog.typing.FilteringBoundLogger
+
+
+@dataclass(frozen=True, slots=True)
+class Verbs:
+    """Everything that a broker does."""
+
+    verifier: Verifier
+    issuer: Issuer
+    reporter: Reporter
+    revoker: Revoker
+    publisher: Publisher
+    explainer: Explainer
+    upkeep: Upkeep
+    rates: RateLimiter
+
+
+def make_verbs(
+    server: Server,
+    live: Live,
+    *,
+    clock: Clock,
+    entropy: Entropy,
+    secret: bytes,
+    state: StateStore,
+    state_manifests: ManifestSource,
+    feed: RevocationFeed,
+    audit: AuditLog,
+    log: Log,
+) -> Verbs:
+    """Wire them; `secret` is behind the challenges."""
+    limits = server.limits
+    roles = LiveRoles(live)
+    backends = LiveBackends(live)
+    manifests = LiveManifests(live, state_manifests)
+    ledger = Ledger(state, feed, audit)
+    rates = LiveRates(live, TokenBuckets(bounds.rates(limits)))
+
+    def trouble(error: LockstepError) -> None:
+        log.error("upkeep is held up", reason=error.reason.value, problem=error.message)
+
+    def stuck(lease: Lease) -> None:
+        log.critical("a credential cannot be taken back yet", lease=lease.id, role=lease.role, backend=lease.backend)
+
+    return Verbs(
+        verifier=Verifier(
+            clock=clock,
+            entropy=entropy,
+            roles=roles,
+            challenges=HmacChallenges(secret, limits.challenge),
+            identities=LiveIdentities(live),
+            evidence=SdkEvidence(bounds.evidence(limits)),
+            manifests=manifests,
+            state=state,
+            feed=feed,
+            ledger=ledger,
+            rates=rates,
+            audit=audit,
+            limits=bounds.attest(limits),
+        ),
+        issuer=Issuer(
+            clock=clock,
+            entropy=entropy,
+            roles=roles,
+            backends=backends,
+            state=state,
+            feed=feed,
+            audit=audit,
+            limits=bounds.issue(limits),
+        ),
+        reporter=Reporter(
+            clock=clock,
+            entropy=entropy,
+            roles=roles,
+            manifests=manifests,
+            state=state,
+            feed=feed,
+            ledger=ledger,
+            rates=rates,
+            audit=audit,
+            limits=bounds.report(limits),
+        ),
+        revoker=Revoker(
+            clock=clock,
+            entropy=entropy,
+            roles=roles,
+            state=state,
+            feed=feed,
+            ledger=ledger,
+            audit=audit,
+        ),
+        publisher=Publisher(
+            clock=clock,
+            entropy=entropy,
+            roles=roles,
+            envelopes=LiveEnvelopes(live),
+            manifests=manifests,
+            state=state,
+            ledger=ledger,
+            audit=audit,
+        ),
+        explainer=Explainer(state=state),
+        upkeep=Upkeep(
+            clock=clock,
+            backends=backends,
+            state=state,
+            feed=feed,
+            receipts=LiveReceipts(live),
+            on_error=trouble,
+            on_stuck=stuck,
+            limits=bounds.upkeep(limits),
+        ),
+        rates=rates,
+    )

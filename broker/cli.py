@@ -1,0 +1,291 @@
+"""``lockstep-broker``: serve, check a configuration, migrate the state, or run a broker for a laptop."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version as distribution_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+if TYPE_CHECKING:
+    from broker.dev import Laptop
+    from broker.process import Log
+    from broker.settings import Settings
+
+# Commands import what they need themselves: --help must not wait for gRPC.
+
+CRASHED: Final = 1
+REFUSED: Final = 3
+STATE: Final = 4
+ADDRESS: Final = 5
+
+_CODES: Final = """
+\b
+Exit codes
+  0  done; a broker that was told to end has ended in order
+  1  the broker failed; the last line of the log says where
+  2  the command line is wrong
+  3  the configuration is refused; every problem is on a line of its own
+  4  the state cannot be used: in use by another broker, newer, or unreadable
+  5  an address cannot be bound
+"""
+
+
+@click.group(
+    epilog=_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+def main() -> None:
+    """A secrets broker that leases credentials to code it has measured, and takes them back.
+
+    First time? Run `lockstep-broker dev`, then `lockstep run` in another terminal.
+    """
+
+
+_config = click.option(
+    "--config",
+    "-c",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The TOML file; deploy/lockstep.example.toml shows every key.",
+)
+
+
+@main.command(epilog=_CODES)
+@_config
+def serve(file: Path) -> None:
+    """Serve until SIGTERM.
+
+    SIGTERM drains: health says NOT_SERVING, callers are told to go elsewhere,
+    what runs may end. A second one ends at once. SIGHUP reloads roles, keys,
+    certificates and detectors; a configuration with faults changes nothing.
+
+    The environment overrides the file: LOCKSTEP_LISTEN__TLS sets listen.tls.
+    """
+    with _verdicts():
+        from broker import bootstrap, process
+
+        log = _log()
+        settings = _load(file)
+        process.run(
+            lambda: bootstrap.build(settings, lambda: _load(file), log),
+            log,
+            on_ready=lambda _: None,
+        )
+
+
+@main.command("check-config")
+@_config
+@click.option("--json", "as_json", is_flag=True, help="Problems as JSON on stdout.")
+def check_config(file: Path, as_json: bool) -> None:
+    """Say everything that is wrong with a configuration, and what to do.
+
+    Reads what `serve` would read, key files included; opens no port, writes nothing.
+    """
+    from broker.settings import ConfigurationRefused
+
+    try:
+        settings = _load(file)
+    except ConfigurationRefused as error:
+        if as_json:
+            problems = [
+                {"source": problem.source, "key": problem.key, "message": problem.message}
+                for problem in error.problems
+            ]
+            click.echo(json.dumps({"ok": False, "problems": problems}))
+        else:
+            for problem in error.problems:
+                click.echo(str(problem), err=True)
+        sys.exit(REFUSED)
+    book = settings.book
+    counts = {
+        "roles": len(book.roles),
+        "applications": len(book.applications),
+        "detectors": len(book.detectors),
+        "operators": len(book.operators),
+        "resource_servers": len(book.resource_servers),
+    }
+    if as_json:
+        click.echo(json.dumps({"ok": True, "problems": [], **counts}))
+    else:
+        click.echo(
+            "in order: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
+        )
+
+
+@main.command()
+@_config
+@click.option("--check", is_flag=True, help="Only say whether there is something to do: exit code 4 if so.")
+def migrate(file: Path, check: bool) -> None:
+    """Bring the state's schema up to this version; `serve` does the same at start.
+
+    The state must not be in use. Nothing is lost: make a copy of the file all the same.
+    """
+    with _verdicts():
+        from broker import bootstrap
+
+        settings = _load(file)
+        before, newest = bootstrap.schema(settings)
+        if before == newest:
+            click.echo(f"nothing to do: schema {before}")
+        elif check:
+            click.echo(f"schema {before}, this version has {newest}: run lockstep-broker migrate", err=True)
+            sys.exit(STATE)
+        else:
+            bootstrap.migrate(settings)
+            click.echo(f"schema {before} → {newest}")
+
+
+@main.command()
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("~/.lockstep/dev"),
+    show_default=True,
+    help="Where everything is kept; remove it to begin anew.",
+)
+@click.option(
+    "--export", is_flag=True, help='Print shell lines and end: eval "$(lockstep-broker dev --export)"'
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON when ready, and nothing else.")
+@click.option("--enforce", is_flag=True, help="The role `dev` enforces; without, it observes.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65_533),
+    default=None,
+    help="First of three ports (TLS, mTLS, HTTPS); without, those of the last start, or free ones.",
+)
+@click.option(
+    "--with",
+    "includes",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    multiple=True,
+    help="A file with more roles, detectors, signers …; may be given again.",
+)
+def dev(
+    folder: Path, export: bool, as_json: bool, enforce: bool, port: int | None, includes: tuple[Path, ...]
+) -> None:
+    """A broker for this laptop: throw-away keys, an identity issuer, one role `dev`.
+
+    Everything is made under one private folder and kept between starts, so that
+    clients reconnect. Listens on 127.0.0.1 only.
+
+    \b
+      lockstep-broker dev &
+      eval "$(lockstep-broker dev --export)"
+      lockstep run --role dev -- python -m http.server
+    """
+    with _verdicts():
+        from broker import bootstrap, process
+        from broker.adapters.clock import SystemClock
+        from broker.dev import make
+        from broker.settings import load
+
+        laptop = make(folder, SystemClock(), enforce=enforce, port=port or 0, includes=includes, keep=export)
+        if export:
+            click.echo("\n".join(_exports(laptop)))
+            return
+        log = _log()
+
+        def again() -> Settings:
+            # Not the environment: the SDK's variables are exported here, and nothing may widen the listeners.
+            return load(laptop.configuration, {})
+
+        settings = again()
+        process.run(
+            lambda: bootstrap.build(settings, again, log),
+            log,
+            on_ready=lambda _: _announce(laptop, as_json=as_json, enforce=enforce),
+            beside=laptop.tokens.keep_fresh,
+        )
+
+
+@main.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"lockstep-broker {distribution_version('lockstep-broker')}")
+
+
+def _load(file: Path) -> Settings:
+    from broker.settings import load
+
+    return load(file, os.environ)
+
+
+def _exports(laptop: Laptop) -> Iterator[str]:
+    import shlex
+
+    yield "# LAPTOPS ONLY: keys in this folder protect nothing."
+    for name, value in laptop.environment().items():
+        yield f"export {name}={shlex.quote(value)}"
+
+
+def _announce(laptop: Laptop, *, as_json: bool, enforce: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(laptop.report()))
+        sys.stdout.flush()
+        return
+    from rich.console import Console
+
+    mode = "role dev enforces" if enforce else "role dev observes"
+    console = Console(stderr=True, highlight=False)
+    console.print(f"ready · [bold red]LAPTOPS ONLY[/] · {laptop.folder} · {mode}", soft_wrap=True)
+    console.print('in another terminal: eval "$(lockstep-broker dev --export)"', soft_wrap=True)
+
+
+@contextmanager
+def _verdicts() -> Iterator[None]:
+    """Errors that an operator can mend end in one line each and an exit code; others are failures."""
+    from broker.api.listening import ListenError
+    from broker.api.tls import CertificateError
+    from broker.crypto.keyfiles import KeyFileError
+    from broker.dev import FolderRefused
+    from broker.errors import Conflict, Unavailable
+    from broker.process import Crashed
+    from broker.settings import ConfigurationRefused
+
+    try:
+        yield
+    except ConfigurationRefused as error:
+        for problem in error.problems:
+            click.echo(str(problem), err=True)
+        sys.exit(REFUSED)
+    except (CertificateError, KeyFileError, FolderRefused) as error:
+        click.echo(str(error), err=True)
+        sys.exit(REFUSED)
+    except (Conflict, Unavailable) as error:
+        click.echo(f"state: {error.message}", err=True)
+        sys.exit(STATE)
+    except ListenError as error:
+        click.echo(str(error), err=True)
+        sys.exit(ADDRESS)
+    except Crashed:
+        sys.exit(CRASHED)
+
+
+def _log() -> Log:
+    """Lines for people on a terminal, JSON for everything else; to stderr, which stdout never mixes with."""
+    import structlog
+
+    people = sys.stderr.isatty()
+    render: Callable[..., object] = (
+        structlog.dev.ConsoleRenderer() if people else structlog.processors.JSONRenderer(ensure_ascii=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger("info"),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    log: Log = structlog.get_logger()
+    return log
