@@ -31,29 +31,28 @@ class Outbox:
         """`deliver` and `sweep` are called on the outbox's thread; what they raise is dropped."""
         self._deliver = deliver
         self._sweep = sweep
-        self._queue: SimpleQueue[_Item] = SimpleQueue()
-        self._pid = 0
+        # One a process: what a parent's threads held at a fork stays behind with the parent's queue.
+        self._queues: dict[int, SimpleQueue[_Item]] = {}
         self.lost = 0
         self.stopped = False
 
     def put(self, item: _Item) -> None:
         """Hand over and go on; never raises."""
-        if self._pid != os.getpid():
-            self._start()
-        if self._queue.qsize() >= MOST_WAITING:
+        queue = self._queues.get(os.getpid()) or self._begin()
+        if queue.qsize() >= MOST_WAITING:
             self.lost += 1
-            return
-        self._queue.put(item)
+        else:
+            queue.put(item)
 
-    def _start(self) -> None:
-        # Whatever a parent's threads held at the fork stays behind with the parent's queue.
-        if self._pid:
-            self._queue = SimpleQueue()
-            self._pid = os.getpid()
-        try:
-            _thread.start_new_thread(self._run, (self._queue,))
-        except RuntimeError:  # the interpreter is going down
-            self.stopped = True
+    def _begin(self) -> SimpleQueue[_Item]:
+        own: SimpleQueue[_Item] = SimpleQueue()
+        queue = self._queues.setdefault(os.getpid(), own)
+        if queue is own:  # of several threads one begins
+            try:
+                _thread.start_new_thread(self._run, (queue,))
+            except RuntimeError:  # the interpreter is going down
+                self.stopped = True
+        return queue
 
     def start(self) -> None:
         """Begin sweeping before anything happens."""
@@ -61,10 +60,11 @@ class Outbox:
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything has been delivered; False after `timeout` seconds."""
-        if self._pid != os.getpid():
+        queue = self._queues.get(os.getpid())
+        if queue is None:
             return True  # nothing was put here
         mark = threading.Event()
-        self._queue.put(mark)
+        queue.put(mark)
         return mark.wait(timeout)
 
     def _run(self, queue: SimpleQueue[_Item]) -> None:
