@@ -55,7 +55,7 @@ def unpack_digests(packed: bytes) -> tuple[bytes, ...]:
 
 def pack_units(units: Iterable[Unit]) -> bytes:
     """Sorted units, 33 bytes each: the number of the kind, then the digest."""
-    return b"".join(bytes((UNIT_CODES[unit.kind],)) + unit.digest for unit in sorted(units))
+    return b"".join(sorted(bytes((UNIT_CODES[unit.kind],)) + unit.digest for unit in units))
 
 
 def unpack_units(packed: bytes) -> frozenset[Unit]:
