@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import click
 
+from lockstep_client.cli.failures import command_errors
 from lockstep_client.cli.manifest_approve import propose
 from lockstep_client.cli.manifest_files import (
     compile_sources,
@@ -34,8 +35,9 @@ from lockstep_client.cli.manifest_views import (
     summary_facts,
     summary_line,
 )
-from lockstep_client.cli.remote import command_errors, remote
 from lockstep_client.manifest import Builder, CodeManifest, ManifestError, compare, read_payload, signing
+from lockstep_client.operator import Operator
+from lockstep_client.settings import load
 
 _KEY_VARIABLE: Final = "LOCKSTEP_SIGNER_KEY_FILE"
 _json: Callable[..., Any] = click.option("--json", "as_json", is_flag=True, help="JSON for programs.")
@@ -218,8 +220,8 @@ def publish(file: str, as_json: bool) -> None:
     manifest, _, signatures = read_manifest_file(file)
     if not signatures:
         raise ManifestError(f"{file} is not signed; next: lockstep manifest sign {file} --key KEY")
-    with remote() as connection:
-        _publish(Manifests(connection), manifest, read_bytes(file), as_json)
+    with Operator(load()) as operator:
+        _publish(Manifests(operator), manifest, read_bytes(file), as_json)
 
 
 def _publish(manifests: Manifests, manifest: CodeManifest, envelope: bytes, as_json: bool) -> None:
@@ -263,8 +265,8 @@ def diff(before: str, after: str, as_json: bool) -> None:
 def _any(text: str) -> CodeManifest:
     if os.path.exists(text) or text == "-":
         return read_manifest_file(text)[0]
-    with remote() as connection:
-        _, envelope = Manifests(connection).get(Target.parse(text))
+    with Operator(load()) as operator:
+        _, envelope = Manifests(operator).get(Target.parse(text))
     return read_payload(signing.read_envelope(envelope)[0])
 
 
@@ -294,8 +296,8 @@ def approve(
     path = _required_key(key)
     private = signing.load_signer(path)
     start, end = validity(valid_days, None, None)
-    with remote() as connection:
-        manifests = Manifests(connection)
+    with Operator(load()) as operator:
+        manifests = Manifests(operator)
         explained = manifests.explain(decision)
         name = application or explained.decision.application
         if not name:
@@ -347,8 +349,8 @@ def _show_proposal(before: tuple[Any, ...], manifest: CodeManifest, unapprovable
 @command_errors
 def list_manifests(application: str, ended: bool, as_json: bool) -> None:
     """Manifests that the broker has."""
-    with remote() as connection:
-        items = Manifests(connection).list(application, ended=ended)
+    with Operator(load()) as operator:
+        items = Manifests(operator).list(application, ended=ended)
     if as_json:
         say_json([summary_facts(item) for item in items])
     else:
@@ -368,8 +370,8 @@ def show(target: str, output: str, as_json: bool) -> None:
         manifest, _, signatures = read_manifest_file(target)
         signers = tuple(name[:16] for name in signatures)
     else:
-        with remote() as connection:
-            summary, envelope = Manifests(connection).get(Target.parse(target))
+        with Operator(load()) as operator:
+            summary, envelope = Manifests(operator).get(Target.parse(target))
         manifest = read_payload(signing.read_envelope(envelope)[0])
         signers, state = tuple(summary.signers), state_word(summary)
         if output:
@@ -391,8 +393,8 @@ def show(target: str, output: str, as_json: bool) -> None:
 @command_errors
 def retire(target: str, reason: str, ticket: str, yes: bool, as_json: bool) -> None:
     """No new starts under a manifest; what runs goes on."""
-    with remote() as connection:
-        manifests = Manifests(connection)
+    with Operator(load()) as operator:
+        manifests = Manifests(operator)
         summary, _ = manifests.get(Target.parse(target))
         if not yes:
             click.confirm(f"retire {summary.application}@{summary.version}?", abort=True, err=as_json)
@@ -412,8 +414,8 @@ def retire(target: str, reason: str, ticket: str, yes: bool, as_json: bool) -> N
 @command_errors
 def withdraw(target: str, reason: str, ticket: str, yes: bool, as_json: bool) -> None:
     """Revoke everything that runs under a manifest, for good: its version never comes back."""
-    with remote() as connection:
-        manifests = Manifests(connection)
+    with Operator(load()) as operator:
+        manifests = Manifests(operator)
         summary, _ = manifests.get(Target.parse(target))
         if not yes:
             name = f"{summary.application}@{summary.version}"

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
+
+from google.protobuf.message import Message
 
 from lockstep.formats import Reason
 from lockstep.v1 import decision_pb2, manifest_pb2
-from lockstep_client.cli.remote import Remote
 from lockstep_client.errors import InvalidRequest
 from lockstep_client.manifest import CodeManifest, ManifestError, ManifestUnit, read_payload
 from lockstep_client.manifest.signing import read_envelope
-from lockstep_client.methods import EXPLAIN, Method
+from lockstep_client.methods import Method
+from lockstep_client.operator import Operator
 
 _SERVICE: Final = "/lockstep.v1.ManifestService"
 _PUBLISH: Final = Method(f"{_SERVICE}/PublishManifest", manifest_pb2.PublishManifestResponse.FromString)
@@ -23,6 +25,9 @@ _RETIRE: Final = Method(f"{_SERVICE}/RetireManifest", manifest_pb2.RetireManifes
 _WITHDRAW: Final = Method(f"{_SERVICE}/WithdrawManifest", manifest_pb2.WithdrawManifestResponse.FromString)
 _TARGET: Final = re.compile(r"^(?P<application>[^@\s]+?)(@(?P<version>[1-9]\d*))?$")
 _DEPTH: Final = 8
+_TIMEOUT: Final = 30.0
+"""Seconds: a manifest may be many megabytes."""
+A = TypeVar("A")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +54,12 @@ class Target:
 class Manifests:
     """A broker's manifests, over an operator's connection. Raises the SDK's errors."""
 
-    def __init__(self, remote: Remote) -> None:
-        self._remote = remote
+    def __init__(self, operator: Operator) -> None:
+        self._operator = operator
 
     def get(self, target: Target) -> tuple[manifest_pb2.ManifestSummary, bytes]:
         """(summary, envelope). Raises `InvalidRequest` (not_found)."""
-        answer = self._remote.call(
+        answer = self._call(
             _GET,
             manifest_pb2.GetManifestRequest(
                 digest=target.digest, application=target.application, version=target.version
@@ -91,25 +96,27 @@ class Manifests:
     def list(self, application: str, *, ended: bool) -> Sequence[manifest_pb2.ManifestSummary]:
         """Newest first; all applications where the name is empty."""
         request = manifest_pb2.ListManifestsRequest(application=application, include_ended=ended)
-        return self._remote.call(_LIST, request).manifests
+        return self._call(_LIST, request).manifests
 
     def publish(self, envelope: bytes) -> manifest_pb2.PublishManifestResponse:
         """Hand a signed manifest in."""
-        return self._remote.call(_PUBLISH, manifest_pb2.PublishManifestRequest(envelope=envelope))
+        return self._call(_PUBLISH, manifest_pb2.PublishManifestRequest(envelope=envelope))
 
     def retire(self, digest: bytes, reason: str, ticket: str) -> manifest_pb2.RetireManifestResponse:
         """No new starts under it."""
-        return self._remote.call(
+        return self._call(
             _RETIRE, manifest_pb2.RetireManifestRequest(digest=digest, reason=reason, ticket=ticket)
         )
 
     def withdraw(self, digest: bytes, reason: str, ticket: str) -> manifest_pb2.WithdrawManifestResponse:
         """Revokes what runs under it."""
-        return self._remote.call(
+        return self._call(
             _WITHDRAW, manifest_pb2.WithdrawManifestRequest(digest=digest, reason=reason, ticket=ticket)
         )
 
     def explain(self, decision: str) -> decision_pb2.ExplainDecisionResponse:
         """A decision with the code set that it was about."""
-        request = decision_pb2.ExplainDecisionRequest(decision_id=decision, include_code_set=True)
-        return self._remote.call(EXPLAIN, request)
+        return self._operator.explain(decision, code_set=True)
+
+    def _call(self, method: Method[A], message: Message) -> A:
+        return self._operator.transport.unary(method, message, self._operator.caller, _TIMEOUT)

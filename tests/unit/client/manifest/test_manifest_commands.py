@@ -304,7 +304,7 @@ def test_exit_codes(
     (tmp_path / "token").write_text("somebody.else.x")
     assert "LOCKSTEP_OPERATOR_TOKEN_FILE" in built("list", code=78).stderr
     monkeypatch.delenv("LOCKSTEP_OPERATOR_TOKEN_FILE")
-    assert "who are you" in built("list", code=2).stderr
+    assert "who asks" in built("list", code=2).stderr
     monkeypatch.delenv("LOCKSTEP_ADDRESS")
     assert "LOCKSTEP_ADDRESS" in built("list", code=2).stderr
     monkeypatch.setenv("LOCKSTEP_ADDRESS", "127.0.0.1:1")
