@@ -16,10 +16,11 @@ from typing import Never, Self, TypeVar
 
 import tenacity
 
-from lockstep_client.client import measuring_this_process, persistence
+from lockstep_client.client import guarded_connection, persistence
 from lockstep_client.connection import LEAVE_WITHIN, Connection, OnRevoked
 from lockstep_client.errors import Unavailable
 from lockstep_client.evidence import EvidenceSource
+from lockstep_client.guarding import Guarding, GuardUse, guard_use
 from lockstep_client.holding import Attestation, Revocation
 from lockstep_client.keeper import JOB_TIMEOUT
 from lockstep_client.leases import LiveCredential
@@ -43,6 +44,7 @@ def connect(
     roles: Sequence[str] = (),
     wait: float = 0.0,
     on_revoked: OnRevoked = "raise",
+    guard: GuardUse | None = None,
     evidence: Callable[[], EvidenceSource] | None = None,
 ) -> Connecting:
     """``async with connect() as ls`` or ``ls = await connect()``; arguments as `lockstep_client.connect`.
@@ -62,15 +64,12 @@ def connect(
             },
             config=config,
         )
-        return Connection(
-            found,
-            roles=roles,
-            on_revoked=on_revoked,
-            evidence=evidence or measuring_this_process,
-            deliver=deliver,
+        return guarded_connection(
+            found, guarding, evidence, roles=roles, on_revoked=on_revoked, deliver=deliver
         )
 
-    return Connecting(begin, wait)
+    guarding = Guarding(guard_use(guard)) if evidence is None else None
+    return Connecting(begin, wait, guarding)
 
 
 class Connecting:
@@ -80,9 +79,11 @@ class Connecting:
         self,
         begin: Callable[[Callable[[Callable[..., object], tuple[object, ...]], None]], Connection],
         wait: float,
+        guarding: Guarding | None,
     ) -> None:
         self._begin = begin
         self._wait = wait
+        self._guarding = guarding
         self._made: Lockstep | None = None
 
     def __await__(self) -> Generator[object, None, Lockstep]:
@@ -107,6 +108,8 @@ class Connecting:
         except BaseException:
             await asyncio.to_thread(connection.close)
             raise
+        if self._guarding is not None:
+            self._guarding.tell(connection.report)
         return Lockstep(connection)
 
 

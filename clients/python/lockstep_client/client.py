@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Never, Self, TypeVar
+from typing import Any, Never, Self, TypeVar
 
 import tenacity
 
-from lockstep_client.connection import Connection, OnRevoked, wait_for
+from lockstep_client.connection import Connection, Deliver, OnRevoked, call, wait_for
 from lockstep_client.errors import Unavailable
-from lockstep_client.evidence import EvidenceSource, Measured
+from lockstep_client.evidence import EvidenceSource
+from lockstep_client.guarding import Guarding, GuardUse, guard_use
 from lockstep_client.holding import Attestation, Revocation
 from lockstep_client.leases import LiveCredential
 from lockstep_client.report import Observation
 from lockstep_client.settings import Settings, load
-
-if TYPE_CHECKING:
-    from lockstep_client.measure import Measurement
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[[Revocation], object])
@@ -37,6 +35,7 @@ def connect(
     roles: Sequence[str] = (),
     wait: float = 0.0,
     on_revoked: OnRevoked = "raise",
+    guard: GuardUse | None = None,
     evidence: Callable[[], EvidenceSource] | None = None,
 ) -> Lockstep:
     """Attest this process and keep it attested; leaving (or `close`) gives leases back.
@@ -49,8 +48,11 @@ def connect(
     `on_revoked`: ``"raise"`` (every later use raises `Revoked`), ``"exit"`` (the
     process ends with code 77 after the callbacks), or a callable that gets the
     `Revocation`. `roles`: those that will be used; empty means all that the
-    identity matches. `evidence`: makes another source of evidence than
-    measuring this process.
+    identity matches. `guard`: ``"report"`` (the default, or ``LOCKSTEP_GUARD``)
+    tells the broker at once of code that is loaded later, which decides by the
+    manifest; ``"enforce"`` also stops whatever was not there at the start,
+    before it runs; ``"off"``. `evidence`: makes another source of evidence than
+    measuring this process, without a guard.
 
     With preforking servers, connect in the worker (``post_fork``): a forked
     child shares nothing with its parent and attests anew at its first use.
@@ -68,14 +70,15 @@ def connect(
         },
         config=config,
     )
-    connection = Connection(
-        found, roles=roles, on_revoked=on_revoked, evidence=evidence or measuring_this_process
-    )
+    guarding = Guarding(guard_use(guard)) if evidence is None else None
+    connection = guarded_connection(found, guarding, evidence, roles=roles, on_revoked=on_revoked)
     try:
         persist(lambda: wait_for(connection.attest()), wait)
     except BaseException:
         connection.close()
         raise
+    if guarding is not None:
+        guarding.tell(connection.report)
     return Lockstep(connection)
 
 
@@ -135,6 +138,25 @@ class Lockstep:
         raise TypeError("a connection cannot be pickled or copied: connect in the process that uses it")
 
 
+def guarded_connection(
+    settings: Settings,
+    guarding: Guarding | None,
+    evidence: Callable[[], EvidenceSource] | None,
+    *,
+    roles: Sequence[str],
+    on_revoked: OnRevoked,
+    deliver: Deliver = call,
+) -> Connection:
+    """A connection with one source of evidence: another's, or this process under its guard."""
+    source = evidence if guarding is None else guarding.evidence
+    if source is None:
+        raise ValueError("either a guard or evidence")
+    connection = Connection(settings, roles=roles, on_revoked=on_revoked, evidence=source, deliver=deliver)
+    if guarding is not None:
+        guarding.watch()
+    return connection
+
+
 def persist(attempt: Callable[[], T], wait: float) -> T:
     """Try, and while `Unavailable`, try again for `wait` seconds."""
     return tenacity.Retrying(**persistence(wait))(attempt)
@@ -155,22 +177,3 @@ def persistence(wait: float) -> dict[str, Any]:
         "stop": tenacity.stop_before_delay(wait) if wait > 0 else tenacity.stop_after_attempt(1),
         "reraise": True,
     }
-
-
-def measuring_this_process() -> EvidenceSource:
-    """Evidence at level *self*: what this process has loaded, as it sees itself."""
-    from lockstep_client.measure import HashCache, measure_self, statement
-
-    cache = HashCache()
-
-    def measure(base: Measurement | None) -> Measurement:
-        return measure_self(cache, base)
-
-    return Measured(measure, statement, unseen_lines)
-
-
-def unseen_lines(measurement: Measurement) -> list[str]:
-    """What has no digest, for people."""
-    lines = [f"{item.name}: {item.reason}" for item in measurement.unknown]
-    lines += [f"{item.name or 'anonymous memory'} {item.permissions}" for item in measurement.anonymous]
-    return lines

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lockstep_client.client import persist, unseen_lines
+from lockstep_client.client import persist
 from lockstep_client.connection import Connection, wait_for
 from lockstep_client.errors import (
     EXIT_DENIED,
@@ -30,6 +30,7 @@ from lockstep_client.errors import (
     Revoked,
 )
 from lockstep_client.evidence import Measured
+from lockstep_client.guarding import unseen_lines
 from lockstep_client.holding import Attestation, Revocation
 from lockstep_client.leases import LiveCredential
 from lockstep_client.measure import statement
