@@ -73,7 +73,7 @@ class SqliteManifests:
 
     async def set_state(self, digest: bytes, state: ManifestState) -> bool:
         """False where there is no such manifest, or it was withdrawn."""
-        return self._db.change("manifests.set_state", (state, digest)) > 0
+        return self._db.change("manifests.set_state", (state, digest, state)) > 0
 
     async def floor(self, application: str) -> int:
         """The least version that may be published; 0 where nobody raised it."""

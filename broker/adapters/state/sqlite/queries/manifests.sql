@@ -37,7 +37,7 @@ WHERE state IN (SELECT value FROM json_each(?))
 ORDER BY version DESC, application;
 
 -- name: set_state
-UPDATE manifests SET state = ?1 WHERE digest = ?2 AND (state <> 'withdrawn' OR ?1 = 'withdrawn');
+UPDATE manifests SET state = ? WHERE digest = ? AND (state <> 'withdrawn' OR ? = 'withdrawn');
 
 -- name: floor
 SELECT version FROM manifest_floors WHERE application = ?;
