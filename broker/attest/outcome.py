@@ -7,11 +7,11 @@ from broker.attest.nonces import SpentNonce
 from broker.errors import Denied, LimitExceeded, LockstepError
 from broker.ledger import loaded_hit
 from broker.model.attestation import Attestation, AttestationState
-from broker.model.case import Case
+from broker.model.case import Case, bearer_keys
 from broker.model.decision import Decision, DecisionKind, Effect
 from broker.model.identity import WorkloadIdentity
 from broker.model.requests import AttestAnswer
-from broker.model.revocation import NewEntry, attestation_keys
+from broker.model.revocation import DenySet, NewEntry, attestation_keys
 from broker.model.role import Silence
 from broker.ports import AuditLog, Clock, Entropy, RevocationFeed, StateStore, Transaction
 from lockstep.formats import Reason
@@ -115,3 +115,9 @@ class Outcome:
             as_of=case.as_of,
             now=case.now,
         )
+
+
+def refuse_banned(case: Case, denials: DenySet) -> None:
+    """Raises `Denied` (banned) for an identity, a key or a place that gets nothing."""
+    if denials.banned(bearer_keys(case), case.now) is not None:
+        raise Denied(Reason.BANNED, "this identity, key or place is banned until an operator lifts it")

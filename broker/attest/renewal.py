@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from broker.attest.judge import Judge, Judgement
 from broker.attest.nonces import SpentNonce, used_before
-from broker.attest.outcome import Outcome
+from broker.attest.outcome import Outcome, refuse_banned
 from broker.errors import Conflict, Denied, NotFound
 from broker.ledger import Denial, Ledger, instance_targets, loaded_hit, wide_hit
 from broker.model.attestation import Attestation, AttestationState
@@ -70,8 +70,6 @@ class Renewal:
     async def conclude(self, case: Case, previous: Attestation, nonce: SpentNonce) -> AttestAnswer:
         """Raises `Denied`, `Conflict` (another reattest came between), `Unavailable`."""
         denials = self._feed.denials
-        if denials.cut(attestation_keys(previous), previous.as_of) is not None:
-            raise Denied(Reason.REVOKED, "the attestation was revoked")
         judgement = await self._judge.judge(case, DecisionKind.REATTEST, previous.id, previous=previous)
         fallen = fell_in_enforce(case.roles, judgement.verdicts, previous)
         if fallen is not None:
@@ -79,6 +77,10 @@ class Renewal:
             text = "its own evidence shows code that is not approved"
             await self._revoke(case, previous, judgement, own, text, nonce)
             raise _fallen(fallen)
+        # After its own evidence: what memory alone denies yet becomes durable with that.
+        if denials.cut(attestation_keys(previous), previous.as_of) is not None:
+            raise Denied(Reason.REVOKED, "the attestation was revoked")
+        refuse_banned(case, denials)
         refreshed = _refreshed(previous, case, judgement)
 
         async def work(tx: Transaction) -> _End:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from broker.attest.admission import Admission
 from broker.attest.judge import AttestLimits, Judge
 from broker.attest.nonces import Nonces
-from broker.attest.outcome import Outcome
+from broker.attest.outcome import Outcome, refuse_banned
 from broker.attest.renewal import Renewal
 from broker.errors import Denied, InvalidRequest, LimitExceeded, LockstepError
 from broker.ledger import Ledger
 from broker.model.attestation import Attestation
 from broker.model.caller import ProofUse
-from broker.model.case import Case, bearer_keys, binding_conflict, grown, make_case, moved, other_process
+from broker.model.case import binding_conflict, grown, make_case, moved, other_process
 from broker.model.decision import DecisionKind
 from broker.model.evidence import CodeSet, Evidence, InstanceKey, SealedEvidence
 from broker.model.identity import WorkloadIdentity
@@ -111,7 +111,7 @@ class Verifier:
                 raise Denied(Reason.EVIDENCE_REJECTED, "a first attestation carries the whole code set")
             code = CodeSet.of(unit for item in evidence for unit in item.units)
             case = make_case(identity, key, evidence, code, roles, as_of, now)
-            self._refuse_banned(case)
+            refuse_banned(case, self._feed.denials)
             return await self._admission.conclude(case, nonce, dry_run=order.dry_run)
         except LockstepError as error:
             await self._outcome.refused(error, nonce, identity, DecisionKind.ATTEST, now)
@@ -141,7 +141,6 @@ class Verifier:
                 raise Denied(Reason.EVIDENCE_REJECTED, "the evidence is of another process")
             if case.assurance < previous.assurance:
                 raise Denied(Reason.ASSURANCE_TOO_LOW, "evidence may not become weaker")
-            self._refuse_banned(case)
             return await self._renewal.conclude(case, previous, nonce)
         except LockstepError as error:
             await self._outcome.refused(
@@ -189,10 +188,6 @@ class Verifier:
                 raise Denied(Reason.EVIDENCE_REJECTED, f"evidence and identity name another {conflict}")
             found.append(evidence)
         return tuple(found)
-
-    def _refuse_banned(self, case: Case) -> None:
-        if self._feed.denials.banned(bearer_keys(case), case.now) is not None:
-            raise Denied(Reason.BANNED, "this identity, key or place is banned until an operator lifts it")
 
     # --- refused too often ------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ class StormyState(MemoryState):
     def __init__(self, log_id: str = "memory") -> None:
         super().__init__(log_id)
         self.down = False
+        self.reads_down = False
         self.writes = 0
         self._fail_before: set[int] = set()
         self._fail_after: set[int] = set()
@@ -38,7 +39,7 @@ class StormyState(MemoryState):
 
     def calm(self) -> None:
         """No more bad days."""
-        self.down = False
+        self.down = self.reads_down = False
         self._fail_before.clear()
         self._fail_after.clear()
         self._meanwhile.clear()
@@ -57,7 +58,7 @@ class StormyState(MemoryState):
         return result
 
     async def read(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
-        if self.down:
+        if self.down or self.reads_down:
             raise _unavailable()
         return await super().read(work)
 
