@@ -38,6 +38,7 @@ class Actor:
             text=True,
         )
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue(1000)
+        self._unasked: list[dict[str, Any]] = []
         self._noise: list[str] = []
         self._readers = [
             threading.Thread(target=self._read, daemon=True),
@@ -70,19 +71,24 @@ class Actor:
         self._process.stdin.flush()
 
     def hear(self, *events: str, patience: float = PATIENCE) -> dict[str, Any]:
-        """The next line whose ``event`` is one of `events` (any line where none is named)."""
+        """The first line not heard yet whose ``event`` is one of `events` (any line where none is named)."""
+        for index, line in enumerate(self._unasked):
+            if not events or line.get("event") in events:
+                return self._unasked.pop(index)
         deadline = time.monotonic() + patience
         while True:
             try:
-                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+                heard = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 raise StageError(
                     self._complaint(f"said no {' or '.join(events)} in {patience:.0f} s")
                 ) from None
-            if line is None:
+            if heard is None:
                 raise StageError(self._complaint("ended"))
+            line = heard
             if not events or line.get("event") in events:
                 return line
+            self._unasked.append(line)
 
     def _complaint(self, what: str) -> str:
         return f"{self.name} {what}\n{''.join(self._noise)}".rstrip()
@@ -121,7 +127,7 @@ def acting(name: str, command: Sequence[str], env: Mapping[str, str]) -> Iterato
 @contextlib.contextmanager
 def plugin_market() -> Iterator[str]:
     """Serves plugin.py on loopback; yields its URL."""
-    body = (HERE / "plugin.py").read_bytes()
+    body = (HERE / "market" / "plugin.py").read_bytes()
 
     class Shelf(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:

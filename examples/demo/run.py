@@ -120,7 +120,7 @@ def approve(story: Story, folder: Path, env: Mapping[str, str]) -> None:
     begun = time.monotonic()
     run(
         [lockstep, "manifest", "build", "--application", "shop", "--environment", str(Path(sys.prefix)),
-         "--app", str(HERE), *apps, "--compile", "--output", str(built)],
+         "--app", str(HERE / "shop"), *apps, "--compile", "--output", str(built)],
         env,
     )  # fmt: skip
     units = len(json.loads(built.read_bytes())["predicate"]["units"])
@@ -198,7 +198,7 @@ def act_two(stage: Set) -> None:
 
 def _shop(stage: Set, **extra: str) -> Any:
     env = {**stage.env, "ORDERS_URL": stage.orders_url, **extra}
-    return acting("shop", [sys.executable, str(HERE / "shop.py")], env)
+    return acting("shop", [sys.executable, str(HERE / "shop" / "shop.py")], env)
 
 
 def _ready(story: Story, shop: Actor) -> dict[str, Any]:
@@ -234,7 +234,7 @@ def _after(stage: Set, shop: Actor) -> None:
 
 
 def _webhook(stage: Set, pid: int, ready: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256((HERE / "plugin.py").read_bytes()).hexdigest()
+    digest = hashlib.sha256((HERE / "market" / "plugin.py").read_bytes()).hexdigest()
     answer = post_report(stage.env, pid=pid, digest=digest, path="plugin.py", node=socket.gethostname())
     found = answer["reports"][0]
     return f"{found['state']}, {found['reason']}"
@@ -245,14 +245,7 @@ def _receipt(stage: Set, decision: str, zero: float) -> dict[str, Any]:
     lockstep = beside("lockstep")
     explained = json.loads(run([lockstep, "explain", decision, "--json"], stage.env))
     revocation = explained["decision"]["revocation_id"]
-    deadline = time.monotonic() + 15
-    while True:
-        answer = json.loads(run([lockstep, "receipts", revocation, "--json"], stage.env))
-        if answer.get("payload"):
-            break
-        if time.monotonic() > deadline:
-            raise StageError(f"no receipt of {revocation} in 15 s")
-        time.sleep(0.2)
+    answer = json.loads(run([lockstep, "receipts", revocation, "--wait", "20", "--json"], stage.env))
     receipt: dict[str, Any] = json.loads(base64.b64decode(answer["payload"]))
     receipt["signed_by"] = answer["signatures"][0]["keyid"]
     for step in receipt["steps"]:

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+import tenacity
 
 from lockstep.v1 import revocation_pb2
 from lockstep_client.cli import show
-from lockstep_client.errors import InvalidRequest
+from lockstep_client.errors import InvalidRequest, Unavailable
 from lockstep_client.operator import Operator
 from lockstep_client.settings import load
 
@@ -113,17 +114,30 @@ def lift(revocation_id: str, reason: str, ticket: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("revocation_id", metavar="ID")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="How long to wait for it to be settled.",
+)
 @show.JSON_OPTION
-def receipts(revocation_id: str, as_json: bool) -> None:
+def receipts(revocation_id: str, wait: float, as_json: bool) -> None:
     """Show the signed receipt of a revocation: what was done, when, and what is not confirmed yet.
 
-    With --json the DSSE envelope as it was signed.
+    With --json the DSSE envelope as it was signed. Exit code 75 where it is not
+    settled yet: everything is denied, and something is still being cleaned.
     """
     with Operator(load()) as operator:
-        answer = operator.receipt(revocation_id)
+        settled = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda answer: not answer.envelope),
+            wait=tenacity.wait_exponential(multiplier=0.1, max=2.0),
+            stop=tenacity.stop_before_delay(wait) if wait else tenacity.stop_after_attempt(1),
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+        )
+        answer = settled(operator.receipt, revocation_id)
     if not answer.envelope:
-        click.echo("no receipt yet: the revocation is not settled", err=True)
-        return
+        raise Unavailable(f"not settled yet: lockstep receipts {revocation_id} --wait 30")
     envelope = json.loads(answer.envelope)
     if as_json:
         click.echo(json.dumps(envelope, indent=2))
