@@ -15,13 +15,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from lockstep.formats import Reason
 from lockstep.v1 import attestation_pb2, credential_pb2, evidence_pb2
 from lockstep_client import messages, methods
+from lockstep_client.callers import Anonymous, Instance
 from lockstep_client.clock import Clock
 from lockstep_client.errors import Denied, LockstepError
 from lockstep_client.evidence import EvidenceSource
 from lockstep_client.holding import Attestation, Held, RoleStanding
 from lockstep_client.messages import InstanceKey
 from lockstep_client.secrets import Secret
-from lockstep_client.transport import CALL_TIMEOUT, Anonymous, Instance, Transport
+from lockstep_client.transport import CALL_TIMEOUT, Transport
 from lockstep_client.words import word
 
 A = TypeVar("A")

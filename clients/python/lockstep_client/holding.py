@@ -191,8 +191,3 @@ def _again(error: LockstepError) -> LockstepError:
     if isinstance(copy, Unavailable) and isinstance(error, Unavailable):
         copy.retry_after = error.retry_after
     return copy
-
-
-def denied_as_revoked(error: Denied) -> Revoked:
-    """A refusal that says that what was granted is gone."""
-    return Revoked(error.message, reason=error.reason, decision=error.decision, count=error.count)

@@ -1,4 +1,4 @@
-"""The keeper: one thread that attests, renews and lets go, under both faces of the SDK.
+"""The keeper: one thread that keeps an instance's standing, under both faces of the SDK.
 
 Jobs of the faces and the schedule run on it one after another. The watch has a
 thread of its own and takes secrets away itself, so that a slow renewal delays
@@ -19,20 +19,15 @@ from typing import TypeVar
 from lockstep.v1 import revocation_pb2
 from lockstep_client import schedule
 from lockstep_client.callbacks import Callbacks
+from lockstep_client.callers import Caller
 from lockstep_client.clock import Clock
 from lockstep_client.concern import EVERYTHING, taken_by, time_of
-from lockstep_client.errors import (
-    EXIT_UNAVAILABLE,
-    Denied,
-    LockstepError,
-    Revoked,
-    Unavailable,
-)
-from lockstep_client.exchange import Exchange, needs_new_attestation
-from lockstep_client.holding import Attestation, Held, Holding, Revocation, denied_as_revoked
-from lockstep_client.messages import fresh_id
+from lockstep_client.errors import EXIT_UNAVAILABLE, Denied, LockstepError, Revoked, Unavailable
+from lockstep_client.exchange import Exchange
+from lockstep_client.holding import Attestation, Held, Holding, Revocation
 from lockstep_client.report import Observation, Outcome, Reporter
-from lockstep_client.transport import Caller, Transport
+from lockstep_client.transport import Transport
+from lockstep_client.upkeep import NEVER, Upkeep
 from lockstep_client.watch import Watch
 
 log = logging.getLogger("lockstep")
@@ -78,11 +73,8 @@ class Keeper:
         self._clock = clock
         self._roles = tuple(roles)
         self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(_MOST_JOBS)
-        self._pending: dict[str, str] = {}
-        self._renew_at = float("inf")
-        self._attempt = 0
+        self._upkeep = Upkeep(exchange, holding, clock, roles, self._attested, self._rotated)
         self._denials = 0
-        self._refused: Denied | None = None
         self._silent = False
         self._grace_until = 0.0
         self._luck = random.random()  # noqa: S311 - spreads load, guards nothing
@@ -104,7 +96,7 @@ class Keeper:
 
     def attest(self) -> Future[Attestation]:
         """Attest once, where that has not been done."""
-        return self._submit(lambda: self._holding.attestation or self._attest())
+        return self._submit(lambda: self._holding.attestation or self._upkeep.attest())
 
     def credential(self, role: str) -> Future[Held]:
         """Hold a credential for a role from now on."""
@@ -116,7 +108,7 @@ class Keeper:
 
     def refresh_soon(self, pause: float) -> None:
         """Attest again in `pause` seconds, without waiting for the schedule."""
-        self._soon(pause)
+        self._submit(lambda: self._upkeep.soon(pause))
 
     def report(self, observation: Observation) -> None:
         """Tell the broker what a guard saw; at once, and again until it has been taken."""
@@ -144,7 +136,7 @@ class Keeper:
             return
         if give_back and self._holding.revoked is None and self._holding.held():
             try:
-                self._submit(self._give_back).result(CLOSE_TIMEOUT)
+                self._submit(lambda: self._upkeep.give_back(CLOSE_TIMEOUT)).result(CLOSE_TIMEOUT)
             except (LockstepError, TimeoutError):
                 pass  # they end by themselves
         self._closing.set()
@@ -227,13 +219,13 @@ class Keeper:
             self._over(error)
         else:
             self._denials += 1
-            self._soon(schedule.backoff(self._denials, 1.0))
+            self.refresh_soon(schedule.backoff(self._denials, 1.0))
 
     # --- on the keeper's thread -------------------------------------------------------------------------
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            pause = min(_TICK, max(0.0, self._renew_at - self._clock.steady()))
+            pause = min(_TICK, max(0.0, self._upkeep.due - self._clock.steady()))
             try:
                 job = self._jobs.get(timeout=pause) if pause else self._jobs.get_nowait()
             except queue.Empty:
@@ -244,177 +236,65 @@ class Keeper:
                 job()
             except Exception:  # a door: the thread that renews must outlive every surprise
                 log.exception("the keeper failed at one task and goes on")
-                self._renew_at = self._clock.steady() + _AFTER_FAILURE
+                self._upkeep.due = self._clock.steady() + _AFTER_FAILURE
 
     def _tick(self) -> None:
-        if self._holding.revoked is not None or self._closing.is_set():
-            self._renew_at = float("inf")
+        if self._holding.revoked is not None:
+            self._upkeep.due = NEVER
             return
-        if self.silent():
-            self._fall_silent()
-        else:
+        if not self.silent():
             self._silent = False
-        if self._clock.steady() >= self._renew_at:
-            self._refresh()
-
-    def _attest(self) -> Attestation:
-        attestation = self._exchange.attest(self._roles)
-        self._holding.attested(attestation)
-        self._attempt, self._refused = 0, None
-        self._plan()
-        self._watch.thread.restart()
-        self._reporter.thread.restart()
-        return attestation
+        elif not self._silent:
+            self._silent = True
+            self._fall_silent()
+        if self._clock.steady() >= self._upkeep.due:
+            try:
+                self._upkeep.refresh()
+                self._watch.thread.kick()
+            except Revoked as error:
+                self._over(error)
 
     def _credential(self, role: str) -> Held:
         try:
             return self._holding.get(role)
+        except Denied:
+            raise  # known here: a lease that was taken back, or could not be renewed
         except Unavailable:
             pass
-        attestation = self._holding.attestation
-        if attestation is None or self._clock.steady() >= attestation.ends:
-            attestation = self._attest()
         try:
-            return self._issue(attestation, role)
-        except Denied as error:
-            if isinstance(error, Revoked) or not needs_new_attestation(error):
-                raise
-            return self._issue(self._attest(), role)
-
-    def _issue(self, attestation: Attestation, role: str) -> Held:
-        request_id = self._pending.setdefault(role, fresh_id())
-        try:
-            held = self._exchange.issue(attestation.id, role, request_id)
+            return self._upkeep.credential(role)
         except Revoked as error:
             self._over(error)
             raise
-        except LockstepError as error:
-            if not isinstance(error, Unavailable):
-                self._pending.pop(role, None)
-            raise
-        self._pending.pop(role, None)
-        if not self._holding.put(held):
-            return self._holding.get(role)  # raises: a revocation overtook the answer
-        self._plan()
-        return held
-
-    def _refresh(self) -> None:
-        attestation = self._holding.attestation
-        if attestation is None:
-            self._renew_at = float("inf")
-            return
-        try:
-            self._renew_all(attestation)
-            self._attempt, self._refused = 0, None
-            self._plan()
-        except Revoked as error:
-            self._over(error)
-        except Denied as error:
-            log.error("renewal was refused, and is not asked for again: %s", error)
-            self._refused = error
-            self._holding.doom(self._holding.roles(), error)
-            self._renew_at = float("inf")
-        except LockstepError as error:
-            self._attempt += 1
-            pause = schedule.backoff(self._attempt, random.random())  # noqa: S311 - spreads load
-            self._renew_at = self._clock.steady() + pause
-            log.warning("not renewed, next try in %.1f s: %s", pause, error)
-
-    def _renew_all(self, attestation: Attestation) -> None:
-        try:
-            fresh = self._exchange.reattest(attestation.id)
-        except LockstepError as error:
-            if isinstance(error, (Revoked, Unavailable)) or not needs_new_attestation(error):
-                raise
-            fresh = self._attest()
-        self._holding.attested(fresh)
-        self._watch.thread.kick()
-        # Silence may have dropped secrets: every role that was ever asked for is held again.
-        held = {item.role: item for item in self._holding.held()}
-        doomed = self._holding.doomed
-        for role in self._holding.roles():
-            if role in doomed:
-                continue
-            try:
-                self._renew_role(fresh, role, held.get(role))
-            except Denied as error:
-                if isinstance(error, Revoked):
-                    raise
-                log.error("%s is not renewed, nor asked for again: %s", role, error)
-                self._holding.doom((role,), error)
-
-    def _renew_role(self, attestation: Attestation, role: str, held: Held | None) -> None:
-        if held is not None and held.renewable and self._clock.steady() < held.ends:
-            try:
-                renewed = self._exchange.renew(attestation.id, held)
-                if self._holding.put(renewed) and _differs(renewed, held):
-                    self._callbacks.post(self._listeners.rotated, role)
-                return
-            except LockstepError as error:
-                if isinstance(error, (Revoked, Unavailable)):
-                    raise
-                log.info("%s cannot be renewed, a new one is issued: %s", role, error)
-        elif held is None and self._ended_for_good(role):
-            return
-        self._issue(attestation, role)
-        self._callbacks.post(self._listeners.rotated, role)
-
-    def _ended_for_good(self, role: str) -> bool:
-        try:
-            self._holding.get(role)
-        except Denied:
-            return True
-        except Unavailable:
-            return False
-        return False
-
-    def _plan(self) -> None:
-        """The next renewal: for the shortest life among the attestation and its leases."""
-        attestation = self._holding.attestation
-        if attestation is None:
-            return
-        now = self._clock.steady()
-        due = [(attestation.ends, attestation.lifetime)]
-        doomed = self._holding.doomed
-        due += [(item.ends, item.lifetime) for item in self._holding.held() if item.role not in doomed]
-        luck = random.random()  # noqa: S311 - spreads load, guards nothing
-        self._renew_at = max(
-            now + schedule.SHORTEST,
-            min(ends - lifetime + schedule.renew_after(lifetime, luck) for ends, lifetime in due),
-        )
 
     def _fall_silent(self) -> None:
         attestation = self._holding.attestation
-        if self._silent or attestation is None:
+        if attestation is None:
             return
-        self._silent = True
         self._holding.lose_all(Unavailable("no broker was heard for too long; secrets were dropped"))
         log.error("no broker was heard for too long: secrets are dropped until one is")
         if attestation.silence_then == "exit":
             log.critical("leaving, as the role says")
             self._callbacks.then(lambda: self._listeners.leave(EXIT_UNAVAILABLE))
-        self._renew_at = self._clock.steady()
-
-    def _give_back(self) -> None:
-        attestation = self._holding.attestation
-        deadline = self._clock.steady() + CLOSE_TIMEOUT
-        for held in self._holding.held():
-            left = deadline - self._clock.steady()
-            if attestation is None or left <= 0:
-                return
-            self._exchange.give_back(attestation.id, held.lease_id, left)
+        self._upkeep.soon(0.0)
 
     # --- anywhere ----------------------------------------------------------------------------------------
 
-    def _over(self, error: Denied) -> None:
+    def _attested(self) -> None:
+        self._watch.thread.restart()
+        self._reporter.thread.restart()
+
+    def _rotated(self, role: str) -> None:
+        self._callbacks.post(self._listeners.rotated, role)
+
+    def _over(self, error: Revoked) -> None:
         """The broker said that we are revoked, in an answer instead of an event."""
-        revoked = error if isinstance(error, Revoked) else denied_as_revoked(error)
         attestation = self._holding.attestation
-        if self._holding.revoke(revoked):
+        if self._holding.revoke(error):
             self._tell(
                 Revocation(
-                    reason=revoked.reason,
-                    decision=revoked.decision,
+                    reason=error.reason,
+                    decision=error.decision,
                     revocation_id="",
                     attestation_id=attestation.id if attestation else "",
                     at=None,
@@ -424,13 +304,6 @@ class Keeper:
     def _tell(self, revocation: Revocation) -> None:
         log.critical("revoked: %s (lockstep explain %s)", revocation.reason, revocation.decision or "…")
         self._callbacks.post(self._listeners.revoked, revocation)
-
-    def _soon(self, pause: float) -> None:
-        def refresh() -> None:
-            if self._refused is None:
-                self._renew_at = min(self._renew_at, self._clock.steady() + pause)
-
-        self._submit(refresh)
 
     def _mute(self, error: LockstepError) -> None:
         log.error("reports are refused: %s", error)
@@ -460,7 +333,3 @@ class Keeper:
         except queue.Full:
             future.set_exception(Unavailable(f"{_MOST_JOBS} requests wait already"))
         return future
-
-
-def _differs(new: Held, old: Held) -> bool:
-    return new.token is not old.token or new.fields is not old.fields

@@ -11,11 +11,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from lockstep.v1 import credential_pb2, decision_pb2, revocation_pb2
 from lockstep_client import methods
+from lockstep_client.callers import Anonymous, Bearer, Caller
 from lockstep_client.clock import SystemClock
 from lockstep_client.errors import ConfigurationError
 from lockstep_client.identity import channel_credentials
 from lockstep_client.settings import Settings, read_secret_file, require
-from lockstep_client.transport import CALL_TIMEOUT, Anonymous, Bearer, Caller, Transport
+from lockstep_client.transport import CALL_TIMEOUT, Transport
 
 _PAGE = 200
 

@@ -13,10 +13,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from lockstep.v1 import detection_pb2
 from lockstep_client import methods
+from lockstep_client.callers import Caller
 from lockstep_client.errors import LockstepError
 from lockstep_client.messages import fresh_id
 from lockstep_client.streaming import StreamThread
-from lockstep_client.transport import Caller, Stream, Transport
+from lockstep_client.transport import Stream, Transport
 from lockstep_client.words import word
 
 HEARTBEAT_EVERY = 5.0

@@ -11,9 +11,10 @@ import tenacity
 from google.protobuf.message import Message
 
 from lockstep.formats import Reason
+from lockstep_client.callers import Caller
 from lockstep_client.errors import LockstepError, Unavailable
 from lockstep_client.methods import Method
-from lockstep_client.transport import Caller, Stream, Transport
+from lockstep_client.transport import Stream, Transport
 
 A = TypeVar("A")
 

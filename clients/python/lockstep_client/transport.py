@@ -7,22 +7,22 @@ serialised once here, and the channel passes it on as it is.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
-from lockstep.formats import AUTHORIZATION_METADATA, PROOF_METADATA, Reason
+from lockstep.formats import Reason
+from lockstep_client.callers import Caller, Pairs
 from lockstep_client.clock import Clock
 from lockstep_client.errors import LockstepError, Unavailable
-from lockstep_client.messages import InstanceKey
+from lockstep_client.line import Line
 from lockstep_client.methods import Method
 from lockstep_client.status import Metadata, error_of, nonce_of, outcome_of
 
 A = TypeVar("A")
-Pairs = tuple[tuple[str, str | bytes], ...]
-"""Call metadata."""
 
 CALL_TIMEOUT = 5.0
 """Seconds that one call may take, connecting included."""
@@ -42,50 +42,8 @@ _OPTIONS = (
 )
 
 
-class Caller(Protocol):
-    """How a call says who makes it."""
-
-    def metadata(self, path: str, body: bytes, nonce: str | None) -> Pairs:
-        """For one try of one call."""
-
-
-class Anonymous:
-    """Says nothing: GetChallenge needs no proof."""
-
-    def metadata(self, path: str, body: bytes, nonce: str | None) -> Pairs:
-        """Empty."""
-        return ()
-
-
-class Instance:
-    """Proves possession of the instance key over the very bytes of the message."""
-
-    def __init__(self, key: InstanceKey, cluster: str, clock: Clock) -> None:
-        self._key = key
-        self._cluster = cluster
-        self._clock = clock
-
-    def metadata(self, path: str, body: bytes, nonce: str | None) -> Pairs:
-        """One proof, never used twice."""
-        proof = self._key.proof(
-            method=path, body=body, audience=self._cluster, issued_at=self._clock.wall(), nonce=nonce
-        )
-        return ((PROOF_METADATA, proof),)
-
-
-class Bearer:
-    """A JWT of somebody who is no attested workload; `read` is asked at each call."""
-
-    def __init__(self, read: Callable[[], str]) -> None:
-        self._read = read
-
-    def metadata(self, path: str, body: bytes, nonce: str | None) -> Pairs:
-        """The token as it is now."""
-        return ((AUTHORIZATION_METADATA, f"Bearer {self._read()}"),)
-
-
 class Transport:
-    """One channel at a time to the first address that answers. Thread-safe.
+    """One connection at a time, to the first address that answers. Thread-safe.
 
     Raises the SDK's errors only. `credentials` is asked at every connection, so
     that rotated certificates are taken up.
@@ -99,8 +57,10 @@ class Transport:
         self._clock = clock
         self._lock = threading.Lock()
         self._index = 0
-        self._channel: grpc.Channel | None = None
-        self._abandoned: list[grpc.Channel] = []
+        self._line: Line | None = None
+        self._lines: list[Line] = []
+        # Also at the end of the interpreter, where nobody called `close`.
+        self._finish = weakref.finalize(self, _close_all, self._lines)
         self._nonce: str | None = None
         self.last_heard = clock.steady()
         """When the cluster last answered anything at all, `Clock.steady` seconds."""
@@ -117,56 +77,59 @@ class Transport:
         fresh_nonce = True
         failures = 0
         while True:
-            channel = self._open(deadline)
+            line = self._open(deadline)
             try:
-                return self._once(channel, method, body, caller, deadline)
+                with line.used() as channel:
+                    return self._once(channel, method, body, caller, deadline)
             except grpc.RpcError as error:
                 self._learn(error)
                 found = error_of(error)
-                if found.reason == Reason.PROOF_REJECTED and fresh_nonce:
-                    fresh_nonce = False
+            except ValueError:  # another thread has closed it under our hands
+                found = Unavailable("the connection was closed")
+            if found.reason == Reason.PROOF_REJECTED and fresh_nonce:
+                fresh_nonce = False
+                continue
+            if transport_failure(found):
+                failures += 1
+                self.failed(line)
+                if failures < len(self._addresses) and self._clock.steady() < deadline:
                     continue
-                if _transport_failure(found):
-                    failures += 1
-                    self.failed(channel)
-                    if failures < len(self._addresses) and self._clock.steady() < deadline:
-                        continue
-                raise found from None
+            raise found from None
 
     def stream(
         self, method: Method[A], first: Message, later: Iterator[Message], caller: Caller
     ) -> Stream[A]:
         """A bidirectional stream; the proof covers the first message."""
         body = first.SerializeToString()
-        channel = self._open(self._clock.steady() + CONNECT_TIMEOUT)
-        return Stream(self, channel, method, body, later, caller.metadata(method.path, body, self._nonce))
+        line = self._open(self._clock.steady() + CONNECT_TIMEOUT)
+        return Stream(self, line, method, body, later, caller.metadata(method.path, body, self._nonce))
 
-    def failed(self, channel: grpc.Channel) -> None:
+    def failed(self, line: Line) -> None:
         """A connection broke: the next call tries the next address. Says nothing about newer connections."""
         with self._lock:
-            if self._channel is channel:
-                # Dropped, not closed: what is in flight on it in other threads ends by itself.
-                self._channel = None
+            if self._line is line:
+                self._line = None
                 self._index = (self._index + 1) % len(self._addresses)
+        line.give_up()
 
     def reconnect(self) -> None:
         """Take up new certificates at the next call."""
         with self._lock:
-            self._channel = None
+            line, self._line = self._line, None
+        if line is not None:
+            line.give_up()
 
     def close(self) -> None:
         """End everything in flight."""
         with self._lock:
-            channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.close()
+            self._line = None
+        self._finish()
 
     def abandon(self) -> None:
         """In a fork's child: never touch the parent's connection again, not even to free it."""
         self._lock = threading.Lock()
-        if self._channel is not None:
-            self._abandoned.append(self._channel)
-            self._channel = None
+        self._finish.detach()
+        self._line = None
         self._nonce = None
 
     def heard(self, metadata: Metadata) -> None:
@@ -200,22 +163,22 @@ class Transport:
             self._nonce = nonce
             self.last_heard = self._clock.steady()
 
-    def _open(self, deadline: float) -> grpc.Channel:
+    def _open(self, deadline: float) -> Line:
         for _ in self._addresses:
             with self._lock:
-                channel = self._channel
-                if channel is None:
-                    channel = self._channel = grpc.secure_channel(
-                        self.address, self._credentials(), options=_OPTIONS
-                    )
-                    new = True
-                else:
-                    new = False
+                line = self._line
+                if line is not None:
+                    return line
+                line = self._line = Line(
+                    grpc.secure_channel(self.address, self._credentials(), options=_OPTIONS)
+                )
+                self._lines[:] = [item for item in self._lines if not item.closed]
+                self._lines.append(line)
             left = deadline - self._clock.steady()
-            if not new or _connected(channel, min(CONNECT_TIMEOUT, max(0.001, left))):
-                return channel
-            self.failed(channel)
-            channel.close()
+            with line.used():
+                if line.connected(min(CONNECT_TIMEOUT, max(0.001, left))):
+                    return line
+            self.failed(line)
         raise Unavailable(f"no broker answers at {', '.join(self._addresses)}")
 
 
@@ -225,37 +188,41 @@ class Stream(Generic[A]):
     def __init__(
         self,
         transport: Transport,
-        channel: grpc.Channel,
+        line: Line,
         method: Method[A],
         first: bytes,
         later: Iterator[Message],
         metadata: Pairs,
     ) -> None:
         self._transport = transport
-        self._channel = channel
-        open_stream: grpc.StreamStreamMultiCallable[bytes, A] = channel.stream_stream(
+        self._line = line
+        open_stream: grpc.StreamStreamMultiCallable[bytes, A] = line.channel.stream_stream(
             method.path, request_serializer=None, response_deserializer=method.read
         )
         self._cancelled = False
-        self._call = open_stream(_serialised(first, later), metadata=metadata)
+        try:
+            self._call = open_stream(_serialised(first, later), metadata=metadata)
+        except ValueError:  # another thread has closed it under our hands
+            raise Unavailable("the connection was closed") from None
 
     def __iter__(self) -> Iterator[A]:
         first = True
         try:
-            for answer in self._call:
-                self._transport.heard(self._call.initial_metadata() if first else None)
-                first = False
-                yield answer
+            with self._line.used():
+                for answer in self._call:
+                    self._transport.heard(self._call.initial_metadata() if first else None)
+                    first = False
+                    yield answer
         except grpc.RpcError as error:
             self._transport._learn(error)
             found = error_of(error)
-            if _transport_failure(found) and not self._cancelled:
-                self._transport.failed(self._channel)
+            if transport_failure(found) and not self._cancelled:
+                self._transport.failed(self._line)
             raise found from None
 
     def leave(self) -> None:
         """The replica drains: the next call goes elsewhere."""
-        self._transport.failed(self._channel)
+        self._transport.failed(self._line)
 
     def cancel(self) -> None:
         """End the stream from any thread; the reader gets `Unavailable`."""
@@ -269,24 +236,11 @@ def _serialised(first: bytes, later: Iterator[Message]) -> Iterator[bytes]:
         yield message.SerializeToString()
 
 
-def _transport_failure(error: LockstepError) -> bool:
+def transport_failure(error: LockstepError) -> bool:
     """True where another replica may do better: nobody answered, or it is leaving."""
     return isinstance(error, Unavailable) and error.reason in ("", Reason.DRAINING, Reason.STATE_UNAVAILABLE)
 
 
-def _connected(channel: grpc.Channel, timeout: float) -> bool:
-    """Wait for TCP and TLS to succeed or fail, which gRPC's own ready future does not tell apart."""
-    settled = threading.Event()
-    states: list[grpc.ChannelConnectivity] = []
-
-    def note(state: grpc.ChannelConnectivity) -> None:
-        if state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
-            states.append(state)
-            settled.set()
-
-    channel.subscribe(note, try_to_connect=True)
-    try:
-        settled.wait(timeout)
-    finally:
-        channel.unsubscribe(note)
-    return bool(states) and states[0] is grpc.ChannelConnectivity.READY
+def _close_all(lines: list[Line]) -> None:
+    for line in lines:
+        line.close()

@@ -12,10 +12,11 @@ from typing import Protocol
 
 from lockstep.v1 import revocation_pb2
 from lockstep_client import messages, methods
+from lockstep_client.callers import Caller
 from lockstep_client.clock import Clock
 from lockstep_client.errors import LockstepError
 from lockstep_client.streaming import StreamThread
-from lockstep_client.transport import Caller, Stream, Transport
+from lockstep_client.transport import Stream, Transport
 
 PING_EVERY = 2.0
 """Seconds between pings."""

@@ -6,10 +6,10 @@ import click
 
 from lockstep.v1 import attestation_pb2, credential_pb2, decision_pb2, evidence_pb2
 from lockstep_client import messages, methods
+from lockstep_client.callers import Anonymous
 from lockstep_client.cli import show
 from lockstep_client.operator import Operator
 from lockstep_client.settings import load
-from lockstep_client.transport import Anonymous
 from lockstep_client.verify.keys import Https
 from lockstep_client.words import word
 

@@ -11,12 +11,13 @@ from typing import Literal, Self
 
 from lockstep.formats import Reason
 from lockstep.v1 import revocation_pb2
+from lockstep_client.callers import Anonymous, Bearer, Caller
 from lockstep_client.clock import Clock, SystemClock
 from lockstep_client.errors import ConfigurationError, Denied, LockstepError, Revoked, Unavailable
 from lockstep_client.forks import mind
 from lockstep_client.identity import Identity, channel_credentials
 from lockstep_client.settings import Settings, load, require
-from lockstep_client.transport import Anonymous, Bearer, Caller, Transport
+from lockstep_client.transport import Transport
 from lockstep_client.verify import tokens
 from lockstep_client.verify.denials import Denials
 from lockstep_client.verify.dpop import Proofs
