@@ -217,6 +217,9 @@ class AttestationStore(Protocol):
         `Attestation.whereabouts`.
         """
 
+    async def last_of_process(self, process: str) -> Attestation | None:
+        """The newest, in any state, whose `whereabouts` are a process (the value of a PROCESS selector)."""
+
     async def loaded(self, digests: Sequence[bytes], since: float, limit: int) -> Sequence[Attestation]:
         """Any state: those whose recorded code set has one of the digests, refreshed at or after `since`."""
 

@@ -78,10 +78,20 @@ class Matcher:
                 return Match(tuple(alive), instance=selector.kind in _ONE_INSTANCE)
             if named is not None:
                 return ended(named)
+        last = await self._last(selectors)
+        if last is not None:
+            return ended(last)
         denials = self._feed.denials
         if denials.cut(selectors, 0) is not None or denials.banned(selectors, now) is not None:
             return Match(state=DetectionState.DUPLICATE, reason="already revoked")
         return Match(state=DetectionState.UNRELATED, reason="no attested workload")
+
+    async def _last(self, selectors: Sequence[Selector]) -> Attestation | None:
+        """Whose process this was: a second detector often sees what the first has ended."""
+        named = [selector for selector in selectors if selector.kind is SelectorKind.PROCESS]
+        if not named:
+            return None
+        return await self._state.read(lambda tx: tx.attestations.last_of_process(named[0].value))
 
     async def _loosely(self, subject: DetectionSubject) -> Match:
         node = subject.process.node

@@ -144,6 +144,13 @@ class MemoryAttestations(Store):
                 found.append(item)
         return found[:limit]
 
+    async def last_of_process(self, process: str) -> Attestation | None:
+        wanted = Selector(SelectorKind.PROCESS, process)
+        found = [
+            item for item in _after(self._view.read.attestations, "") if wanted in attestation_keys(item)
+        ]
+        return found[-1] if found else None
+
     async def loaded(self, digests: Sequence[bytes], since: float, limit: int) -> Sequence[Attestation]:
         wanted = set(digests)
         everyone = _after(self._view.read.attestations, "")

@@ -67,7 +67,7 @@ class MeddlingBackend(FakeBackend):
     """A `FakeBackend` in the middle of whose calls a test's own things happen, each once."""
 
     def meanwhile(self, call: str, happens: Meanwhile) -> None:
-        """In the middle of the next `call`, after its effect and before its answer."""
+        """In the middle of the next `call`, after its effect and before its answer; or ``before issue``."""
         self.__dict__.setdefault("_happens", {})[call] = happens
 
     async def _happen(self, call: str) -> None:
@@ -76,6 +76,7 @@ class MeddlingBackend(FakeBackend):
             await happens()
 
     async def issue(self, grant: Grant) -> Issued:
+        await self._happen("before issue")
         issued = await super().issue(grant)
         await self._happen("issue")
         return issued

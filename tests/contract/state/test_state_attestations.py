@@ -145,6 +145,22 @@ async def test_alive_by(state: StateStore, kind: SelectorKind) -> None:
     assert ids(await call.attestations.alive_by(selector, 10)) == []
 
 
+async def test_the_last_of_a_process_is_the_newest_in_any_state(state: StateStore) -> None:
+    call = Call(state)
+    await call.code.put(code_set("libc", "app"))
+    await call.code.put(code_set("other"))
+    named = process_value(process())
+    assert await call.attestations.last_of_process(named) is None
+    await call.attestations.add(stranger(7))
+    await call.attestations.add(attestation(1, process=process()))
+    await call.attestations.add(attestation(2, process=process()))
+    await call.attestations.end([attestation(2).id], AttestationState.REVOKED)
+    found = await call.attestations.last_of_process(named)
+    assert found is not None
+    assert (found.id, found.state) == (attestation(2).id, AttestationState.REVOKED)
+    assert await call.attestations.last_of_process("") is None
+
+
 @pytest.mark.parametrize("kind", [SelectorKind.LEASE, SelectorKind.TOKEN, SelectorKind.PACKAGE], ids=str)
 async def test_alive_by_what_an_attestation_does_not_know(state: StateStore, kind: SelectorKind) -> None:
     with pytest.raises(Misuse):

@@ -114,6 +114,11 @@ class SqliteAttestations:
                 return ()
         return self._of(self._db.all(f"attestations.alive_by_{selector.kind}", (value, after, limit)))
 
+    async def last_of_process(self, process: str) -> Attestation | None:
+        """The newest in any state that ran as a process."""
+        found = self._of(self._db.all("attestations.last_of_process", (process,)))
+        return found[0] if found else None
+
     async def loaded(self, digests: Sequence[bytes], since: float, limit: int) -> Sequence[Attestation]:
         """Any state: those whose code set has one of the digests, refreshed at or after `since`, in id order."""
         sets = {

@@ -67,7 +67,7 @@ CREATE INDEX attestations_key ON attestations (thumbprint, id) WHERE state = 'al
 CREATE INDEX attestations_node ON attestations (node, id) WHERE state = 'alive' AND node IS NOT NULL;
 CREATE INDEX attestations_container ON attestations (container, id) WHERE state = 'alive' AND container IS NOT NULL;
 CREATE INDEX attestations_pod ON attestations (pod, id) WHERE state = 'alive' AND pod IS NOT NULL;
-CREATE INDEX attestations_process ON attestations (process, id) WHERE state = 'alive' AND process IS NOT NULL;
+CREATE INDEX attestations_process ON attestations (process, id) WHERE process IS NOT NULL;
 CREATE INDEX attestations_due ON attestations (expires_at, id) WHERE state = 'alive';
 CREATE INDEX attestations_alive_code ON attestations (code_set, id, state) WHERE state = 'alive';
 CREATE INDEX attestations_code ON attestations (code_set, refreshed_at);

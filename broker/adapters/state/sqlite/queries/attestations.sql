@@ -57,6 +57,9 @@ SELECT id FROM attestations WHERE state = 'alive' AND pod = ? AND id > ? ORDER B
 -- name: alive_by_process
 SELECT id FROM attestations WHERE state = 'alive' AND process = ? AND id > ? ORDER BY id LIMIT ?;
 
+-- name: last_of_process
+SELECT id FROM attestations WHERE process = ? ORDER BY id DESC LIMIT 1;
+
 -- name: alive_by_manifest
 SELECT attestation FROM attestation_manifests WHERE manifest = ? AND attestation > ? ORDER BY attestation LIMIT ?;
 
