@@ -113,17 +113,18 @@ class Upkeep:
                 pass
 
     async def _expire(self, now: float) -> bool:
-        async def work(tx: Transaction) -> int:
+        async def work(tx: Transaction) -> bool:
             due = await tx.attestations.due(now, BATCH)
-            if due:
-                await tx.attestations.end(due, AttestationState.EXPIRED)
-                # Nothing outlives its attestation, not even what was granted when it was to live longer.
-                await tx.leases.begin_revoking(due)
-            return len(due)
+            if not due:
+                return False
+            await tx.attestations.end(due, AttestationState.EXPIRED)
+            # Nothing outlives its attestation, not even what was granted when it was to live longer.
+            begun = await tx.leases.begin_revoking(due)
+            return len(due) >= BATCH or begun > 0
 
         if not await self._state.read(lambda tx: tx.attestations.due(now, 1)):
             return False
-        return await self._state.transact(work) >= BATCH
+        return await self._state.transact(work)
 
     async def _prune(self, now: float) -> None:
         if now < self._prune_after:
