@@ -149,6 +149,9 @@ class WatchSession:
         if not self._whole:
             return beat.going_away
         if beat.HasField("position"):
+            if self._position is None or beat.position.seq > self._position.seq:
+                # Entries that were not for us: whoever waits for our word need not wait for the next ping.
+                self._wake.set()
             self._position = beat.position
             self._keep(beat.position)
         grace = max(0.001, beat.grace.ToTimedelta().total_seconds()) if beat.going_away else 0.0
