@@ -47,8 +47,12 @@ LIBRARIES: Final = frozenset(
         "scipy.stats._distn_infrastructure:rv_generic._construct_argparser",
         "six:exec_",
         "sqlalchemy.util.langhelpers:_exec_code_in_env",
+        "sqlalchemy.util.langhelpers:attrsetter",
         "sqlalchemy.util.langhelpers:create_proxy_methods.<locals>.decorate",
         "sqlalchemy.util.langhelpers:decorator.<locals>.decorate",
+        "sqlalchemy.util.langhelpers:exec_code_in_env",
+        "typing_inspection.typing_objects:_compile_identity_check_function",
+        "typing_inspection.typing_objects:_compile_isinstance_check_function",
         "werkzeug.routing.rules:Rule._compile_builder",
     }
 )

@@ -23,6 +23,20 @@ _WRITES: Final = os.O_WRONLY | os.O_RDWR
 _SUBINTERPRETERS: Final = frozenset({"_interpreters", "_xxsubinterpreters", "_testcapi", "_testinternalcapi"})
 
 
+def concerns(event: str, args: tuple[Any, ...]) -> bool:
+    """False for the many events of a busy kind that cannot matter; cheap, since it is asked thousands of times."""
+    if event == "object.__setattr__":
+        return bool(args[1] == "__code__")
+    if event == "open":
+        path = args[0]
+        if isinstance(path, str):
+            return path.endswith("/mem")
+        return isinstance(path, bytes) and path.endswith(b"/mem")
+    if event == "import":
+        return args[1] is not None or args[0] in _SUBINTERPRETERS
+    return True
+
+
 class Judge:
     """Turns events into observations of code that is not approved; each method is one event's judgement."""
 
@@ -109,7 +123,7 @@ class Judge:
 
     def assign(self, args: tuple[Any, ...], frame: FrameType | None) -> Iterator[Observation]:
         """Another code object put into a function."""
-        if args[1] == "__code__" and isinstance(args[2], CodeType):
+        if isinstance(args[2], CodeType) and not self._generators.vouches(frame):
             data = args[2].co_code
             yield _seen(
                 "generated_code", sha256(data).digest(), args[2].co_filename, _where(frame), len(data)
@@ -135,16 +149,8 @@ class Judge:
 
     def open_file(self, args: tuple[Any, ...], frame: FrameType | None) -> Iterator[Observation]:
         """Writing to a process's memory around its protections."""
-        path, flags = args[0], args[2]
-        if isinstance(path, bytes):
-            path = os.fsdecode(path)
-        if (
-            isinstance(path, str)
-            and path.startswith("/proc/")
-            and path.endswith("/mem")
-            and isinstance(flags, int)
-            and flags & _WRITES
-        ):
+        path, flags = os.fsdecode(args[0]), args[2]
+        if path.startswith("/proc/") and isinstance(flags, int) and flags & _WRITES:
             yield _seen("text_patch", b"", path, _where(frame), 0)
 
     def interpreter(self, args: tuple[Any, ...], frame: FrameType | None) -> Iterator[Observation]:

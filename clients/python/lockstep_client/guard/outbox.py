@@ -6,6 +6,7 @@ import _thread
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Final
@@ -16,8 +17,10 @@ MOST_WAITING: Final = 1024
 """Observations that may wait; beyond it they are counted as lost."""
 SWEEP_EVERY: Final = 5.0
 """Seconds between looks at executable memory when nothing happens."""
+SWEEP_AFTER: Final = 0.1
+"""Seconds between a request for a look and the look: a library is announced before it is mapped."""
 _Item = Observation | threading.Event | None
-"""None asks for a sweep; an event is set when everything before it has been delivered."""
+"""An event is set when everything before it has been delivered."""
 
 
 class Outbox:
@@ -33,12 +36,17 @@ class Outbox:
         self._sweep = sweep
         # One a process: what a parent's threads held at a fork stays behind with the parent's queue.
         self._queues: dict[int, SimpleQueue[_Item]] = {}
+        self._sweep_wanted = False
         self.lost = 0
         self.stopped = False
 
-    def put(self, item: _Item) -> None:
-        """Hand over and go on; never raises."""
+    def put(self, item: Observation | None) -> None:
+        """Hand over and go on; never raises. None asks for a sweep, soon: a burst of requests is one sweep."""
         queue = self._queues.get(os.getpid()) or self._begin()
+        if item is None:
+            if self._sweep_wanted:
+                return
+            self._sweep_wanted = True
         if queue.qsize() >= MOST_WAITING:
             self.lost += 1
         else:
@@ -68,17 +76,29 @@ class Outbox:
         return mark.wait(timeout)
 
     def _run(self, queue: SimpleQueue[_Item]) -> None:
+        due = time.monotonic() + SWEEP_EVERY
         while not self.stopped and not sys.is_finalizing():
             try:
-                item = queue.get(timeout=SWEEP_EVERY)
+                item = queue.get(timeout=max(0.0, due - time.monotonic()))
             except Empty:
-                item = None
-            try:
-                if isinstance(item, threading.Event):
-                    item.set()
-                elif item is None:
-                    self._sweep()
-                else:
-                    self._deliver(item)
-            except Exception:  # noqa: BLE001 - a door: whatever the receiver does, the next one is delivered
-                self.lost += 1
+                self._look()
+                due = time.monotonic() + SWEEP_EVERY
+                continue
+            if item is None:
+                due = min(due, time.monotonic() + SWEEP_AFTER)
+            elif isinstance(item, threading.Event):
+                if self._sweep_wanted:
+                    self._look()
+                item.set()
+            else:
+                self._guarded(self._deliver, item)
+
+    def _look(self) -> None:
+        self._sweep_wanted = False  # first: what is mapped from here on asks anew
+        self._guarded(self._sweep)
+
+    def _guarded(self, act: Callable[..., None], *arguments: Observation) -> None:
+        try:
+            act(*arguments)
+        except Exception:  # noqa: BLE001 - a door: whatever the receiver does, the next one is delivered
+            self.lost += 1

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, Final
 
 from lockstep_client.guard.generators import LIBRARIES, STANDARD, Generators
-from lockstep_client.guard.judge import Judge, Judgement
+from lockstep_client.guard.judge import Judge, Judgement, concerns
 from lockstep_client.guard.observation import Approved, CodeRefused, GuardMode, Observation
 from lockstep_client.guard.outbox import Outbox
 from lockstep_client.guard.sweep import Sweep
@@ -104,14 +104,17 @@ def _hook(
 ) -> Callable[[str, tuple[Any, ...]], None]:
     """The hook as a closure: what it needs is in its cells, not in a module that anybody can clear."""
     judgement_of = dict(events).get
+    matters = concerns
     inside = threading.local()
     caller: Callable[[int], FrameType] = sys._getframe
     finalizing = sys.is_finalizing
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         judgement = judgement_of(event)
+        if judgement is None or not matters(event, args) or finalizing():
+            return
         # What the judgement itself opens and loads on this thread must not come back here.
-        if judgement is None or finalizing() or getattr(inside, "judging", False):
+        if getattr(inside, "judging", False):
             return
         inside.judging = True
         try:

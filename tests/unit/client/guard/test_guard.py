@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lockstep_client.guard import Observation
 from lockstep_client.guard.outbox import MOST_WAITING, Outbox
 from lockstep_client.guard.programs import started
 
@@ -182,10 +183,10 @@ def test_the_queue_is_bounded_and_says_what_it_lost() -> None:
     import threading
 
     release = threading.Event()
+    seen = Observation("module", b"", "", "x", 0, 0.0)
     outbox = Outbox(lambda item: release.wait(10) and None, lambda: None)
     for _ in range(MOST_WAITING + 50):
-        outbox.put(None)
-        outbox.put("x")  # type: ignore[arg-type]
+        outbox.put(seen)
     assert outbox.lost > 0
     release.set()
     assert outbox.flush(10)
