@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Protocol
 
 from broker.api.convert import revocations as convert
-from broker.model.attestation import Attestation
+from broker.errors import Denied, NotFound, Unauthenticated
+from broker.model.attestation import Attestation, AttestationState
+from broker.model.identity import WorkloadIdentity
 from broker.model.revocation import EntryKind, LogEntry, Selector, SelectorKind, attestation_keys
 from broker.ports import StateStore, Transaction
+from lockstep.formats import Reason
 from lockstep.v1 import revocation_pb2 as pb
 
 _HANDLES = (SelectorKind.ATTESTATION, SelectorKind.LEASE, SelectorKind.TOKEN)
@@ -16,100 +19,97 @@ _COMPARED = (SelectorKind.IDENTITY, SelectorKind.MANIFEST, SelectorKind.KEY)
 
 
 class View(Protocol):
-    """One watcher's eyes. `unexpanded` are sequences of wide entries whose victims are not all known."""
+    """One watcher's eyes. Entries are shown to it in the order of the log."""
 
-    async def of(self, log_id: str, entry: LogEntry) -> pb.RevocationEvent | None: ...
-    async def now(
-        self, log_id: str, entry: LogEntry, unexpanded: frozenset[int]
-    ) -> pb.RevocationEvent | None: ...
-    def ends(self, entry: LogEntry) -> bool: ...
+    @property
+    def until(self) -> float:
+        """When `check` has to be asked again (seconds, UTC)."""
 
-
-class OperatorView:
-    """Everything, with reasons."""
+    async def check(self, now: float) -> None:
+        """Raises where the watcher may not watch any longer."""
 
     async def of(self, log_id: str, entry: LogEntry) -> pb.RevocationEvent | None:
-        """The entry as it is."""
-        return convert.event(log_id, entry, reasons=True)
+        """A new entry as the watcher sees it; None where it does not."""
 
     async def now(
         self, log_id: str, entry: LogEntry, unexpanded: frozenset[int]
     ) -> pb.RevocationEvent | None:
-        """The same in a snapshot."""
-        return convert.event(log_id, entry, reasons=True)
+        """A live entry of a snapshot. `unexpanded` are sequences of wide ones whose victims are not all known."""
+
+    def passed(self, entry: LogEntry) -> None:
+        """The watcher has this entry from an earlier stream."""
 
     def ends(self, entry: LogEntry) -> bool:
-        """An operator's watch ends with its connection."""
+        """True with the entry after which there is nothing more to watch."""
+
+
+class _Identified:
+    """A watcher known by its call credentials, for as long as they last."""
+
+    def __init__(self, identity: WorkloadIdentity) -> None:
+        self._not_after = identity.not_after
+
+    @property
+    def until(self) -> float:
+        return self._not_after
+
+    async def check(self, now: float) -> None:
+        if now >= self._not_after:
+            raise Unauthenticated(Reason.NO_IDENTITY, "the identity has expired: open the watch again")
+
+    def ends(self, entry: LogEntry) -> bool:
         return False
 
 
-class WorkloadView:
-    """Entries that hit its own attestation, with reasons."""
-
-    def __init__(self, attestation: Attestation, state: StateStore) -> None:
-        self._attestation = attestation
-        self._keys = frozenset(attestation_keys(attestation))
-        self._state = state
+class OperatorView(_Identified):
+    """Everything, with reasons."""
 
     async def of(self, log_id: str, entry: LogEntry) -> pb.RevocationEvent | None:
-        """Its own entries; wide ones reach it as entries of their own once they are expanded."""
-        if not await self._own(entry.body.selector):
-            return None
         return convert.event(log_id, entry, reasons=True)
 
     async def now(
         self, log_id: str, entry: LogEntry, unexpanded: frozenset[int]
     ) -> pb.RevocationEvent | None:
-        """What came after it was attested; what came before was judged then."""
-        return await self.of(log_id, entry) if entry.seq > self._attestation.as_of else None
+        return convert.event(log_id, entry, reasons=True)
 
-    def ends(self, entry: LogEntry) -> bool:
-        """True with the entry that ends the attestation."""
-        body = entry.body
-        own = Selector(SelectorKind.ATTESTATION, self._attestation.id)
-        return body.kind is EntryKind.REVOKED and body.cut and body.selector == own
-
-    async def _own(self, selector: Selector) -> bool:
-        if selector in self._keys:
-            return True
-        if selector.kind not in (SelectorKind.LEASE, SelectorKind.TOKEN):
-            return False
-
-        async def work(tx: Transaction) -> bool:
-            look = tx.leases.get if selector.kind is SelectorKind.LEASE else tx.leases.by_handle
-            lease = await look(selector.value)
-            return lease is not None and lease.attestation_id == self._attestation.id
-
-        return await self._state.read(work)
+    def passed(self, entry: LogEntry) -> None:
+        return
 
 
-class ResourceServerView:
+class ResourceServerView(_Identified):
     """Cuts, as handles that its tokens carry; what they do not carry says "introspect what is older".
 
     No reason, no place, no digest, and no handle of another audience.
     """
 
-    def __init__(self, audiences: frozenset[str], state: StateStore) -> None:
+    def __init__(self, identity: WorkloadIdentity, audiences: frozenset[str], state: StateStore) -> None:
+        super().__init__(identity)
         self._audiences = audiences
         self._state = state
+        self._revocation = ""
 
     async def of(self, log_id: str, entry: LogEntry) -> pb.RevocationEvent | None:
-        """A new entry."""
-        return await self._seen(log_id, entry, wide=True)
+        # Only what a revocation is aimed at gets expanded. The entries behind it name one instance once more, by
+        # place: its attestation was told, and an "introspect" that nothing ever ends would be all that is left.
+        first = entry.body.revocation_id != self._revocation
+        self.passed(entry)
+        return await self._seen(log_id, entry, wide=first)
 
     async def now(
         self, log_id: str, entry: LogEntry, unexpanded: frozenset[int]
     ) -> pb.RevocationEvent | None:
-        """In a snapshot, an expanded wide entry has nothing to say: its victims are entries of their own."""
+        # An expanded wide entry has nothing to say: its victims are entries of their own.
+        self.passed(entry)
         return await self._seen(log_id, entry, wide=entry.seq in unexpanded)
 
-    def ends(self, entry: LogEntry) -> bool:
-        """A resource server's watch ends with its connection."""
-        return False
+    def passed(self, entry: LogEntry) -> None:
+        self._revocation = entry.body.revocation_id
 
     async def _seen(self, log_id: str, entry: LogEntry, *, wide: bool) -> pb.RevocationEvent | None:
         body = entry.body
         kind = body.selector.kind
+        if body.audience and body.audience not in self._audiences:
+            return None
         if body.kind is EntryKind.EXPANDED:
             return convert.expanded_event(log_id, entry)
         if body.kind is not EntryKind.REVOKED or not body.cut:
@@ -132,3 +132,73 @@ class ResourceServerView:
             return lease is not None and lease.audience in self._audiences
 
         return convert.event(log_id, entry, reasons=False) if await self._state.read(work) else None
+
+
+class WorkloadView:
+    """Entries that hit its own attestation, with reasons, for as long as it lives."""
+
+    def __init__(self, attestation: Attestation, state: StateStore) -> None:
+        self._attestation = attestation
+        self._keys = frozenset(attestation_keys(attestation))
+        self._state = state
+
+    @classmethod
+    async def open(cls, attestation_id: str, state: StateStore) -> WorkloadView:
+        """Raises `NotFound`."""
+        return cls(await _attestation(attestation_id, state), state)
+
+    @property
+    def until(self) -> float:
+        return self._attestation.expires_at
+
+    async def check(self, now: float) -> None:
+        """Evidence renews an attestation: what it is is read anew."""
+        self._attestation = await _attestation(self._attestation.id, self._state)
+        self._keys = frozenset(attestation_keys(self._attestation))
+        if self._attestation.state is AttestationState.REVOKED:
+            raise Denied(Reason.REVOKED, "the attestation was revoked")
+        if self._attestation.state is not AttestationState.ALIVE or self._attestation.expires_at <= now:
+            raise Denied(Reason.ATTESTATION_EXPIRED, "the attestation has ended: attest anew")
+
+    async def of(self, log_id: str, entry: LogEntry) -> pb.RevocationEvent | None:
+        # Wide entries reach it as entries of its own, once they are expanded.
+        if not await self._own(entry.body.selector):
+            return None
+        return convert.event(log_id, entry, reasons=True)
+
+    async def now(
+        self, log_id: str, entry: LogEntry, unexpanded: frozenset[int]
+    ) -> pb.RevocationEvent | None:
+        # What came before it was appraised was judged then.
+        return await self.of(log_id, entry) if entry.seq > self._attestation.as_of else None
+
+    def passed(self, entry: LogEntry) -> None:
+        return
+
+    def ends(self, entry: LogEntry) -> bool:
+        body = entry.body
+        own = Selector(SelectorKind.ATTESTATION, self._attestation.id)
+        return body.kind is EntryKind.REVOKED and body.cut and body.selector == own
+
+    async def _own(self, selector: Selector) -> bool:
+        if selector in self._keys:
+            return True
+        if selector.kind not in (SelectorKind.LEASE, SelectorKind.TOKEN):
+            return False
+
+        async def work(tx: Transaction) -> bool:
+            look = tx.leases.get if selector.kind is SelectorKind.LEASE else tx.leases.by_handle
+            lease = await look(selector.value)
+            return lease is not None and lease.attestation_id == self._attestation.id
+
+        return await self._state.read(work)
+
+
+async def _attestation(attestation_id: str, state: StateStore) -> Attestation:
+    async def work(tx: Transaction) -> Attestation | None:
+        return await tx.attestations.get(attestation_id)
+
+    found = await state.read(work)
+    if found is None:
+        raise NotFound("no such attestation of this key")
+    return found

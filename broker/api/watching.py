@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Final
 
 from broker.api.arrival import Call
 from broker.api.callers import Named
 from broker.api.convert import revocations as convert
-from broker.api.convert.scalars import to_duration
 from broker.api.drain import Drain
 from broker.api.duplex import Duplex
+from broker.api.following import Behind, Follower, Told, Watch
+from broker.api.limits import Limits
+from broker.api.metrics import Metrics
 from broker.api.viewing import OperatorView, ResourceServerView, View, WorkloadView
-from broker.errors import Denied, InvalidRequest, LimitExceeded, NotFound
-from broker.model.attestation import AttestationState
+from broker.errors import Denied, InvalidRequest, LimitExceeded
 from broker.model.caller import OperatorCaller, ResourceServerCaller, WorkloadCaller
 from broker.model.revocation import LogEntry, LogHead
-from broker.ports import RevocationFeed, StateStore, Subscription, Transaction
-from lockstep.formats import Reason
+from broker.ports import Clock, RevocationFeed, StateStore, Transaction
 from lockstep.v1 import revocation_pb2 as pb
 
 _PART: Final = 500
 _PAGE: Final = 1000
-_IDLE: Final = 30.0
 _OPEN_REVOCATIONS: Final = 10_000
 
-Watch = Duplex[pb.WatchRevocationsRequest, pb.WatchRevocationsResponse]
 Watcher = WorkloadCaller | ResourceServerCaller | OperatorCaller
 
 
@@ -35,19 +31,31 @@ def by_open(message: pb.WatchRevocationsRequest) -> Named:
     return Named(attestation_id=message.open.attestation_id)
 
 
-class _Behind(Exception):
-    """The watcher must begin anew; the text says why."""
-
-
 class WatchRoom:
     """One stream a watcher. Nothing that is announced between reading and waiting is lost."""
 
-    def __init__(self, feed: RevocationFeed, state: StateStore, drain: Drain) -> None:
+    def __init__(
+        self,
+        feed: RevocationFeed,
+        state: StateStore,
+        clock: Clock,
+        drain: Drain,
+        limits: Limits,
+        metrics: Metrics,
+    ) -> None:
         self._feed = feed
         self._state = state
+        self._clock = clock
         self._drain = drain
+        self._limits = limits
+        self._metrics = metrics
 
-    async def run(self, first: pb.WatchRevocationsRequest, call: Call[Watcher], duplex: Watch) -> None:
+    async def run(
+        self,
+        first: pb.WatchRevocationsRequest,
+        call: Call[Watcher],
+        duplex: Duplex[pb.WatchRevocationsRequest, pb.WatchRevocationsResponse],
+    ) -> None:
         """The whole watch.
 
         1. subscribe, 2. catch up from the position named, or a snapshot,
@@ -55,141 +63,102 @@ class WatchRoom:
         """
         if first.WhichOneof("message") != "open":
             raise InvalidRequest("the first message opens the watch")
-        view = await self._view(call.caller)
-        subscription = self._feed.subscribe(_audience(call.caller))
+        told = Told([self._feed.subscribe(audience) for audience in _audiences(call.caller)])
         try:
-            delivered = await self._begin(first.open, view, duplex)
-            await _first_of(
-                self._events(view, duplex, subscription, delivered),
-                self._pings(duplex, subscription),
-                self._leave(duplex),
-            )
-        except (_Behind, LimitExceeded) as error:
+            await self._watch(first.open, await self._view(call.caller), duplex, told)
+        except (Behind, LimitExceeded) as error:
             reason = str(error) or "fell behind"
             await duplex.send(pb.WatchRevocationsResponse(resync=pb.Resync(reason=reason)))
         finally:
-            subscription.close()
+            told.close()
+
+    async def _watch(self, opening: pb.WatchOpen, view: View, duplex: Watch, told: Told) -> None:
+        try:
+            await view.check(self._clock.now())
+        except Denied:
+            # Whoever was away when it happened learns first what did.
+            await self._begin(opening, view, duplex)
+            raise
+        position = await self._begin(opening, view, duplex)
+        if position is None:
+            return
+        follower = Follower(
+            view, duplex, told, position, self._feed, self._clock, self._drain, self._limits, self._metrics
+        )
+        await follower.run()
 
     async def _view(self, caller: Watcher) -> View:
         if isinstance(caller, OperatorCaller):
-            return OperatorView()
+            return OperatorView(caller.identity)
         if isinstance(caller, ResourceServerCaller):
-            return ResourceServerView(caller.server.audiences, self._state)
-        attestation = await self._state.read(lambda tx: tx.attestations.get(caller.attestation_id))
-        if attestation is None:
-            raise NotFound("no such attestation of this key")
-        if attestation.state is AttestationState.REVOKED:
-            raise Denied(Reason.REVOKED, "the attestation was revoked", decision_id=attestation.decision_id)
-        if attestation.state is not AttestationState.ALIVE:
-            raise Denied(Reason.ATTESTATION_EXPIRED, "the attestation has ended: attest anew")
-        return WorkloadView(attestation, self._state)
+            return ResourceServerView(caller.identity, caller.server.audiences, self._state)
+        return await WorkloadView.open(caller.attestation_id, self._state)
 
     # --- begin ------------------------------------------------------------------------------------
 
-    async def _begin(self, opening: pb.WatchOpen, view: View, duplex: Watch) -> int:
-        """Bring the watcher to now; the sequence it has."""
+    async def _begin(self, opening: pb.WatchOpen, view: View, duplex: Watch) -> LogHead | None:
+        """Bring the watcher to now; where it stands then, or None where nothing is left to watch."""
         if opening.HasField("resume"):
             return await self._resume(opening.resume, view, duplex)
         head, live = self._feed.denials.head, self._feed.denials.live()
         # Read after the head: an entry that is expanded from here on says so in an entry still to come.
         unexpanded = await self._state.read(_unexpanded)
         part: list[pb.RevocationEvent] = []
+        ended = False
         for entry in live:
             event = await view.now(head.log_id, entry, unexpanded)
             if event is not None:
                 part.append(event)
+                ended = ended or view.ends(entry)
             if len(part) >= _PART:
-                await self._snapshot(duplex, head, part, complete=False)
+                await _send_part(duplex, head, part, complete=False)
                 part = []
-        await self._snapshot(duplex, head, part, complete=True)
-        return head.seq
+        await _send_part(duplex, head, part, complete=True)
+        return None if ended else head
 
-    async def _snapshot(
-        self, duplex: Watch, head: LogHead, part: list[pb.RevocationEvent], *, complete: bool
-    ) -> None:
-        snapshot = pb.Snapshot(position=convert.head(head), events=part, complete=complete)
-        await duplex.send(pb.WatchRevocationsResponse(snapshot=snapshot))
-
-    async def _resume(self, named: pb.LogPosition, view: View, duplex: Watch) -> int:
-        """Entries after a position that this log really has; anything else is `_Behind`."""
+    async def _resume(self, named: pb.LogPosition, view: View, duplex: Watch) -> LogHead | None:
+        """Entries after a position that this log really has; anything else is `Behind`."""
         await self._feed.catch_up()
         head = self._feed.denials.head
         if named.log_id != head.log_id:
-            raise _Behind("another log")
+            raise Behind("another log")
         if named.seq > head.seq:
-            raise _Behind("a position beyond the log")
-
-        async def known(tx: Transaction) -> LogEntry | None:
-            return await tx.revocations.entry(named.seq)
-
+            raise Behind("a position beyond the log")
         if named.seq:
-            entry = await self._state.read(known)
-            if named.seq == head.seq:
-                expected = head.hash
-            elif entry is not None:
-                expected = entry.hash
-            else:
-                raise _Behind("the position was pruned")
-            if named.hash != expected:
-                raise _Behind("the position contradicts the log")
-        seq = named.seq
-        while seq < head.seq:
-            after = seq
-            page = await self._state.read(lambda tx, after=after: tx.revocations.since(after, _PAGE))  # type: ignore[misc]
-            if not page or page[0].seq != seq + 1:
-                raise _Behind("entries after the position were pruned")
+            entry = await self._state.read(_Entry(named.seq))
+            if entry is None and named.seq != head.seq:
+                raise Behind("the position was pruned")
+            if named.hash != (head.hash if entry is None else entry.hash):
+                raise Behind("the position contradicts the log")
+            if entry is not None:
+                view.passed(entry)
+        reached = LogHead(named.log_id, named.seq, named.hash)
+        while reached.seq < head.seq:
+            page = await self._state.read(_Page(reached.seq))
+            if not page:
+                raise Behind("entries after the position were pruned")
             for entry in page:
-                if entry.seq != seq + 1:
-                    raise _Behind("entries after the position were pruned")
-                await self._tell(view, duplex, entry, head.log_id)
-                seq = entry.seq
-        return seq
-
-    # --- go on ------------------------------------------------------------------------------------
-
-    async def _events(self, view: View, duplex: Watch, subscription: Subscription, delivered: int) -> None:
-        log_id = self._feed.denials.head.log_id
-        while True:
-            entry = await subscription.next(_IDLE)
-            if entry is None or entry.seq <= delivered:
-                continue
-            delivered = entry.seq
-            await self._tell(view, duplex, entry, log_id)
-            if view.ends(entry):
-                return
-
-    async def _tell(self, view: View, duplex: Watch, entry: LogEntry, log_id: str) -> None:
-        event = await view.of(log_id, entry)
-        if event is not None:
-            await duplex.send(pb.WatchRevocationsResponse(event=event))
-
-    async def _pings(self, duplex: Watch, subscription: Subscription) -> None:
-        while (message := await duplex.receive()) is not None:
-            if message.WhichOneof("message") != "ping":
-                raise InvalidRequest("after the opening, only pings")
-            subscription.acknowledge(message.ping.applied_seq)
-            beat = pb.Beat(
-                ping_id=message.ping.id,
-                position=convert.head(self._feed.denials.head),
-                state_age=to_duration(self._feed.age()),
-            )
-            await duplex.send(pb.WatchRevocationsResponse(beat=beat))
-
-    async def _leave(self, duplex: Watch) -> None:
-        await self._drain.wait()
-        beat = pb.Beat(
-            position=convert.head(self._feed.denials.head),
-            state_age=to_duration(self._feed.age()),
-            going_away=True,
-            grace=to_duration(self._drain.grace),
-        )
-        await duplex.send(pb.WatchRevocationsResponse(beat=beat))
+                if entry.seq != reached.seq + 1:
+                    raise Behind("entries after the position were pruned")
+                event = await view.of(head.log_id, entry)
+                if event is not None:
+                    await duplex.send(pb.WatchRevocationsResponse(event=event))
+                if view.ends(entry):
+                    return None
+                reached = LogHead(head.log_id, entry.seq, entry.hash)
+        return reached
 
 
-def _audience(caller: Watcher) -> str:
+async def _send_part(duplex: Watch, head: LogHead, part: list[pb.RevocationEvent], *, complete: bool) -> None:
+    snapshot = pb.Snapshot(position=convert.head(head), events=part, complete=complete)
+    await duplex.send(pb.WatchRevocationsResponse(snapshot=snapshot))
+
+
+def _audiences(caller: Watcher) -> tuple[str, ...]:
+    """Under which names a receipt says that this watcher was told: a resource server under each audience."""
     if isinstance(caller, ResourceServerCaller):
-        return ",".join(sorted(caller.server.audiences))
-    return "workloads" if isinstance(caller, WorkloadCaller) else "operators"
+        return tuple(sorted(caller.server.audiences)) or (caller.server.name,)
+    return ("workloads",) if isinstance(caller, WorkloadCaller) else ("operators",)
 
 
 async def _unexpanded(tx: Transaction) -> frozenset[int]:
@@ -197,14 +166,21 @@ async def _unexpanded(tx: Transaction) -> frozenset[int]:
     return frozenset(revocation.first_seq for revocation in opened if not revocation.expanded)
 
 
-async def _first_of(*work: Coroutine[Any, Any, None]) -> None:
-    """Run together until the first ends; the others are cancelled, and its error is raised."""
-    tasks = [asyncio.ensure_future(item) for item in work]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
+class _Entry:
+    """Reads one entry."""
+
+    def __init__(self, seq: int) -> None:
+        self._seq = seq
+
+    async def __call__(self, tx: Transaction) -> LogEntry | None:
+        return await tx.revocations.entry(self._seq)
+
+
+class _Page:
+    """Reads the entries after a sequence."""
+
+    def __init__(self, after: int) -> None:
+        self._after = after
+
+    async def __call__(self, tx: Transaction) -> tuple[LogEntry, ...]:
+        return tuple(await tx.revocations.since(self._after, _PAGE))

@@ -63,7 +63,7 @@ def open_doors(
     )
     threshold = Threshold(possession, LiveIdentities(live), LiveRoles(live), DoorRates(verbs.rates))
     crew = Crew(_GRANTS_AT_ONCE, log)
-    watch = WatchRoom(feed, state, drain)
+    watch = WatchRoom(feed, state, clock, drain, limits, metrics)
     rooms = (
         AttestationRoom(verbs.verifier),
         CredentialRoom(verbs.issuer, crew),
