@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -107,6 +107,24 @@ def measure_native(cache: HashCache, pid: int | str = "self") -> NativeCode:
         if genuine and not mapping.deleted:
             files[mapping.path] = digest.whole
     return NativeCode(frozenset(units), tuple(hints.values()), tuple(unknown), tuple(anonymous), files)
+
+
+def hash_from_the_end(cache: HashCache, needed: Callable[[], bool]) -> None:
+    """Fill the cache with this process's mapped files, last ones first, while `needed` says so.
+
+    For a thread that has nothing better to do while another measures: they meet
+    in the middle.
+    """
+    try:
+        with open("/proc/self/maps", "rb") as file:
+            mappings = parse_maps(file.read())
+    except OSError:
+        return
+    opener = _Opener(cache, "self")
+    for mapping in reversed([item for item in _distinct(mappings) if item.inode]):
+        if not needed():
+            return
+        opener.digest(mapping)
 
 
 def _executable(

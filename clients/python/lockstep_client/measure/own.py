@@ -8,7 +8,7 @@ import time
 from lockstep.formats import UnitKind
 from lockstep_client.measure.facts import module_facts, site_folders
 from lockstep_client.measure.hashing import HashCache
-from lockstep_client.measure.mappings import NativeCode, measure_native
+from lockstep_client.measure.mappings import NativeCode, hash_from_the_end, measure_native
 from lockstep_client.measure.model import CodeSetLike, Measurement, ProcessRef, UnknownCode
 from lockstep_client.measure.modules import Interpreter, ModuleCode, measure_modules
 from lockstep_client.measure.pathfiles import measure_path_files
@@ -37,6 +37,7 @@ def measure_self(cache: HashCache | None = None, base: CodeSetLike | None = None
     modules = measure_modules(module_facts(), cache, image_started_at(), Interpreter.current())
     measure_path_files(modules, cache, site_folders())
     if second.ident is not None:
+        hash_from_the_end(cache, second.is_alive)
         second.join()
     return assemble(modules, native[0] if native else None, base)
 
