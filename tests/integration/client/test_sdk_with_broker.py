@@ -190,3 +190,81 @@ def test_status_says_whether_it_can_be_reached(dev: DevBroker) -> None:
     )
     assert bare.returncode == 2
     assert "LOCKSTEP_ADDRESS" in bare.stdout + bare.stderr
+
+
+def test_the_story_unapproved_code_ends_the_program(tmp_path: Path) -> None:
+    """Approved and running; then it imports a file that nobody approved."""
+    (tmp_path / "plugin.py").write_text("NAME = 'nobody approved me'\n")
+    program = tmp_path / "app.py"
+    program.write_text(
+        "import os, sys\n"
+        "print(len(open(os.environ['LOCKSTEP_CREDENTIAL_FILE']).read()) > 9, flush=True)\n"
+        "sys.stdin.readline()\n"
+        "import plugin, time\n"
+        "time.sleep(60)\n"
+    )
+    command = ("run", "--role", "dev", "--", sys.executable, str(program))
+    with broker(enforce=True) as dev:
+        refused = lockstep(dev, *command[:1], "--check", *command[1:])
+        dev.approve(refused.stderr.rpartition("--from ")[2].split()[0])
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lockstep_client", *command],
+            env={**os.environ, **dev.env},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "True\n"
+        started = time.monotonic()
+        _, err = process.communicate("\n", timeout=30)
+        took = time.monotonic() - started
+    assert process.returncode == 77, err
+    assert "reported  plugin" in err
+    assert took < 10, err
+
+
+SPIFFE_ROLE = """
+[roles.mesh]
+owner = "dev"
+mode = "observe"
+identity = { from = "mesh", spiffe_id = "spiffe://dev.lockstep.invalid/dev-app" }
+manifests = ["dev"]
+backend = { use = "jwt", audience = "mesh-api" }
+ttl = "5m"
+revocability = "instant"
+after_revocation = "retry"
+possession = "required"
+"""
+
+
+def test_a_spiffe_certificate_is_an_identity_and_a_bound_token_needs_its_key(tmp_path: Path) -> None:
+    roles = tmp_path / "mesh.toml"
+    roles.write_text(SPIFFE_ROLE)
+    url = "https://api.example/pay"
+    with broker(options=("--with", str(roles))) as dev:
+        settings = dataclasses.replace(
+            dev.settings,
+            address=dev.mtls_address,
+            identity_token_file="",
+            client_cert_file=str(dev.folder / "svid.crt"),
+            client_key_file=str(dev.folder / "svid.key"),
+        )
+        server = dataclasses.replace(
+            dev.settings, identity_token_file=dev.env["LOCKSTEP_RESOURCE_SERVER_TOKEN_FILE"]
+        )
+        with (
+            lockstep_client.connect(settings=settings) as ls,
+            TokenVerifier(audience="mesh-api", settings=server) as verifier,
+        ):
+            verifier.wait_ready(10)
+            headers = ls.credential("mesh").http_headers("POST", f"{url}?amount=1")
+            scheme, _, token = headers["Authorization"].partition(" ")
+            assert scheme == "DPoP"
+            found = verifier.verify(token, dpop=headers["DPoP"], method="POST", url=url)
+            assert found.subject == "spiffe://dev.lockstep.invalid/dev-app"
+            with pytest.raises(Denied, match="used before"):
+                verifier.verify(token, dpop=headers["DPoP"], method="POST", url=url)
+            with pytest.raises(Denied, match="proof is needed"):
+                verifier.verify(token)

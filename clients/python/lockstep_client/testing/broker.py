@@ -49,13 +49,18 @@ class DevBroker:
         except ValueError:
             self.kill()
             raise Unavailable(
-                f"the broker did not start within {timeout:g} s: {self.log()[-2000:]}"
+                f"the broker is not ready after {timeout:g} s, or has ended: {self.log()[-2000:]}"
             ) from None
 
     @property
     def address(self) -> str:
         """``host:port`` of the gRPC door."""
         return str(self._facts["address"])
+
+    @property
+    def mtls_address(self) -> str:
+        """``host:port`` of the gRPC door that asks for a client certificate."""
+        return str(self._facts["mtls_address"])
 
     @property
     def http_url(self) -> str:
