@@ -36,14 +36,14 @@ class Sentence:
     """What is to be done about some hits.
 
     `certain` where the report names them; `cost` is what it takes of the
-    detector's cap, 0 where none applies; `held` marks a ban that waits for an
-    operator.
+    detector's cap, 0 where none applies; `held` says why a ban waits for an
+    operator, empty where it does not.
     """
 
     action: Action
     certain: bool
     cost: int = 0
-    held: bool = False
+    held: str = ""
 
 
 class Acting:
@@ -84,11 +84,11 @@ class Acting:
                 for hit in hits
                 for target in quarantine_targets(hit.attestation, hit.roles, until, certain=sentence.certain)
             ]
-        effect = Effect.REVOKED if revoke else Effect.HELD if sentence.held else Effect.QUARANTINED
+        effect = Effect.REVOKED if revoke else Effect.QUARANTINED
         decision = self._decision(detection, hits, effect, now)
         decision = replace(decision, revocation_id=self._entropy.identifier("V", now))
         state = DetectionState.HELD if sentence.held else DetectionState.APPLIED
-        reason = "beyond the cap: banned for a time" if sentence.held else decision.detail
+        reason = f"{sentence.held}: banned for a time" if sentence.held else decision.detail
         record = _record(detection, decision, state, reason, now)
         beyond = False
 

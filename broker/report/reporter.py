@@ -179,7 +179,7 @@ class Reporter:
     ) -> ReportAnswer:
         if not match.exact:
             # It could be any of these: none gets anything new until somebody has looked.
-            sentence = Sentence(Action.QUARANTINE, certain=False)
+            sentence = Sentence(Action.QUARANTINE, certain=False, held=f"could be any of {len(hits)}")
         elif policy is SELF or action is not Action.REVOKE:
             sentence = Sentence(action, certain=True)
         else:
@@ -191,7 +191,7 @@ class Reporter:
                 return answer
         # Beyond the cap nothing is dropped: one instance waits in a timed ban, many wait for an operator.
         if match.instance:
-            held = Sentence(Action.QUARANTINE, certain=True, held=True)
+            held = Sentence(Action.QUARANTINE, certain=True, held="beyond the cap")
             answer = await self._acting.deny(detection, policy, hits, held, now)
             if answer is not None:
                 return answer

@@ -329,6 +329,24 @@ class House:
                 return
         raise AssertionError("upkeep is never through")
 
+    # --- refusals ---------------------------------------------------------------------------------
+
+    async def issue_refusal(self, workload: Workload, role: str = "api") -> LockstepError:
+        """Why a workload gets no credential."""
+        try:
+            await workload.issue(role)
+        except LockstepError as error:
+            return error
+        raise AssertionError("it was granted")
+
+    async def attest_refusal(self, workload: Workload, *units: str) -> LockstepError:
+        """Why a workload may not attest."""
+        try:
+            await workload.attest(*(units or APPROVED))
+        except LockstepError as error:
+            return error
+        raise AssertionError("it was admitted")
+
     # --- looking ----------------------------------------------------------------------------------
 
     async def look(self, question: Callable[[Transaction], Any]) -> Any:

@@ -1,0 +1,553 @@
+"""Report: whom a report means, what the broker makes of it, and that it counts once."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from broker.errors import LimitExceeded, NotFound, Unavailable
+from broker.model.attestation import AttestationState
+from broker.model.caller import WorkloadCaller
+from broker.model.decision import DecisionKind, Effect
+from broker.model.detection import DetectionKind, DetectionState
+from broker.model.evidence import Assurance, ProcessRef
+from broker.model.identity import IdentityMatch, InstanceClaims
+from broker.model.manifest import ManifestUnit
+from broker.model.revocation import SelectorKind
+from broker.model.role import Action, AfterRevocation, Cap, Mode, Rate
+from lockstep.formats import Reason
+from tests.support.house import HOUR, House, Workload, policy, role
+from tests.support.manifests import digest, unit
+
+PROCESS = ProcessRef(
+    node="node-1", boot_id="boot-1", pid=7, start_ticks=9, container_id="c-1", pod_uid="pod-1"
+)
+WHERE = {"node": "node-1", "boot_id": "boot-1", "pid": 7, "start_ticks": 9}
+
+RETRY = (
+    role("api", after_revocation=AfterRevocation.RETRY),
+    role("watched", mode=Mode.OBSERVE, identity=IdentityMatch("oidc", subject="watched")),
+)
+
+
+async def state(workload: Workload) -> AttestationState:
+    return (await workload.row()).state
+
+
+async def witnessed(house: House, **changes: object) -> Workload:
+    process = replace(PROCESS, **changes)  # type: ignore[arg-type]
+    return await house.attested(level=Assurance.WITNESSED, process=process)
+
+
+class TestWhomItMeans:
+    @pytest.mark.parametrize(
+        "subject",
+        [
+            WHERE,
+            {"container_id": "c-1"},
+            {"pod_uid": "pod-1"},
+            {"spiffe": "spiffe://pay.example/payments"},
+            {**WHERE, "container_id": "c-1", "pod_uid": "pod-1"},
+        ],
+    )
+    async def test_the_instance_that_is_named_is_revoked_before_the_answer(
+        self, subject: dict[str, object]
+    ) -> None:
+        spiffe = role("api", identity=IdentityMatch("oidc", spiffe_id="spiffe://pay.example/*"))
+        house = await House.open(spiffe)
+        workload = house.workload(
+            "spiffe://pay.example/payments", issuer=None, level=Assurance.WITNESSED, process=PROCESS
+        )
+        await workload.attest("app")
+        api = await workload.issue()
+        answer = await house.report(**subject)
+        assert answer.state is DetectionState.APPLIED
+        assert await state(workload) is AttestationState.REVOKED
+        assert not await workload.good(api)
+        decision = await house.look(lambda tx: tx.decisions.get(answer.decision_id))
+        assert (decision.kind, decision.effect, decision.mode) == (
+            DecisionKind.DETECTION,
+            Effect.REVOKED,
+            Mode.ENFORCE,
+        )
+        assert decision.instances == (workload.id,)
+        record = await house.look(lambda tx: tx.detections.get(answer.detection_id))
+        assert (record.state, record.revocation_id) == (
+            DetectionState.APPLIED,
+            (await house.only_revocation()).id,
+        )
+
+    async def test_the_neighbours_live_on(self) -> None:
+        house = await House.open(*RETRY)
+        workload = await witnessed(house)
+        neighbours = [
+            await witnessed(house, pid=8, container_id="c-2", pod_uid="pod-2"),
+            await witnessed(house, node="node-2", container_id="c-3", pod_uid="pod-3"),
+        ]
+        await house.report(**WHERE)
+        assert await state(workload) is AttestationState.REVOKED
+        for neighbour in neighbours:
+            assert await state(neighbour) is AttestationState.ALIVE
+            await neighbour.issue()
+
+    async def test_a_child_process_in_its_container_is_the_workloads(self) -> None:
+        house = await House.open()
+        workload = await witnessed(house)
+        answer = await house.report(**{**WHERE, "pid": 99, "start_ticks": 1000}, container_id="c-1")
+        assert answer.state is DetectionState.APPLIED
+        assert await state(workload) is AttestationState.REVOKED
+
+    async def test_a_sidecar_of_its_pod_is_not(self) -> None:
+        house = await House.open()
+        workload = await witnessed(house)
+        answer = await house.report(**{**WHERE, "pid": 99}, container_id="c-sidecar", pod_uid="pod-1")
+        assert answer.state is DetectionState.UNRELATED
+        assert await state(workload) is AttestationState.ALIVE
+
+    @pytest.mark.parametrize(
+        "subject",
+        [
+            {**WHERE, "pid": 8},
+            {**WHERE, "start_ticks": 10},
+            {**WHERE, "boot_id": "boot-0"},
+            {**WHERE, "node": "node-2"},
+            {"container_id": "c-9"},
+            {"pod_uid": "pod-9"},
+            {"spiffe": "spiffe://pay.example/payments"},
+            {"attestation": "A-unknown"},
+        ],
+    )
+    async def test_who_is_fully_named_and_not_ours_is_unrelated(self, subject: dict[str, object]) -> None:
+        house = await House.open()
+        workload = await witnessed(house)
+        answer = await house.report(**subject)
+        assert answer.state is DetectionState.UNRELATED
+        assert await state(workload) is AttestationState.ALIVE
+        assert await house.log() == []
+
+    async def test_a_container_with_several_attestations_falls_as_one(self) -> None:
+        """Or a crowd of attestations would buy its way over the cap."""
+        house = await House.open()
+        crowd = [await witnessed(house) for _ in range(12)]
+        answer = await house.report(detector=policy(cap=Cap(1, 1.0, HOUR)), container_id="c-1")
+        assert answer.state is DetectionState.APPLIED
+        assert {await state(item) for item in crowd} == {AttestationState.REVOKED}
+
+    async def test_what_expired_is_unrelated_and_what_was_revoked_is_a_duplicate(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        await house.tick(300)
+        assert (await house.report(attestation=workload.id)).state is DetectionState.UNRELATED
+        other = await house.attested()
+        await house.report(attestation=other.id)
+        answer = await house.report(attestation=other.id)
+        assert (answer.state, answer.reason) == (DetectionState.DUPLICATE, "already revoked")
+
+    @pytest.mark.parametrize("subject", [WHERE, {**WHERE, "container_id": "c-1"}])
+    async def test_a_second_report_of_a_revoked_process_is_a_duplicate(
+        self, subject: dict[str, object]
+    ) -> None:
+        house = await House.open()
+        await witnessed(house)
+        await house.report(**subject)
+        answer = await house.report(**subject)
+        assert answer.state is DetectionState.DUPLICATE
+        assert len(await house.look(lambda tx: tx.revocations.page(9))) == 1
+
+
+class TestIncompleteSubjects:
+    async def test_whoever_fits_gets_nothing_new_for_a_while(self) -> None:
+        house = await House.open(*RETRY)
+        fits = await witnessed(house)
+        other = await witnessed(house, pid=8, container_id="c-2", pod_uid="pod-2")
+        far = await witnessed(house, node="node-2", container_id="c-3", pod_uid="pod-3")
+        api = await fits.issue()
+        answer = await house.report(node="node-1", pid=7)
+        assert (answer.state, answer.reason) == (
+            DetectionState.HELD,
+            "could be any of 1: banned for a time",
+        )
+        decision = await house.look(lambda tx: tx.decisions.get(answer.decision_id))
+        assert (decision.effect, decision.instances) == (Effect.QUARANTINED, (fits.id,))
+        # What it has goes on: nobody knows yet whether it was this one.
+        assert await state(fits) is AttestationState.ALIVE
+        assert await fits.good(api)
+        assert (await house.issue_refusal(fits)).reason is Reason.BANNED
+        for free in (other, far):
+            await free.issue()
+        house.clock.advance(10)
+        await house.attest_refusal(house.workload(level=Assurance.WITNESSED, process=PROCESS))
+        await other.reattest()
+        house.clock.advance(900)
+        again = await witnessed(house)
+        await again.issue()
+
+    async def test_only_a_node_is_everybody_on_it(self) -> None:
+        house = await House.open(*RETRY)
+        here = [await witnessed(house), await witnessed(house, pid=8, container_id="c-2", pod_uid="pod-2")]
+        there = await witnessed(house, node="node-2", container_id="c-3", pod_uid="pod-3")
+        assert (await house.report(node="node-1")).state is DetectionState.HELD
+        for workload in here:
+            assert (await house.issue_refusal(workload)).reason is Reason.BANNED
+        await there.issue()
+
+    async def test_a_guess_stops_no_siblings_elsewhere(self) -> None:
+        house = await House.open()
+        guessed = await house.attested(process=ProcessRef(node="node-1"))
+        sibling = await house.attested(process=ProcessRef(node="node-2"))
+        assert (await house.report(node="node-1")).state is DetectionState.HELD
+        assert (await house.issue_refusal(guessed)).reason is Reason.BANNED
+        await sibling.issue()
+
+    @pytest.mark.parametrize("subject", [{}, {"pid": 7}, {"node": "node-9"}, {"node": "node-1", "pid": 99}])
+    async def test_nobody_who_fits_is_unmatched(self, subject: dict[str, object]) -> None:
+        house = await House.open()
+        await witnessed(house)
+        assert (await house.report(**subject)).state is DetectionState.UNMATCHED
+        assert await house.log() == []
+
+
+class TestTheBrokerDecides:
+    async def test_what_the_manifest_approves_is_no_violation(self) -> None:
+        house = await House.open()
+        workload = await house.attested("app")
+        answer = await house.report(attestation=workload.id, code="lib")
+        assert (answer.state, answer.reason) == (DetectionState.UNRELATED, "approved by the manifest")
+        assert await state(workload) is AttestationState.ALIVE
+
+    async def test_also_by_the_digest_of_a_whole_file(self) -> None:
+        house = await House.open(publish=False)
+        whole = ManifestUnit(unit("app"), file_digests=(digest("app.pyc"),))
+        await house.publish(1, whole)
+        workload = await house.attested("app")
+        answer = await house.report(attestation=workload.id, code="app.pyc", kind=DetectionKind.MODULE)
+        assert answer.state is DetectionState.UNRELATED
+
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            DetectionKind.TEXT_PATCH,
+            DetectionKind.INJECTION,
+            DetectionKind.ANON_EXEC,
+            DetectionKind.GENERATED_CODE,
+        ],
+    )
+    async def test_the_approved_file_of_a_process_that_was_patched_excuses_nothing(
+        self, kind: DetectionKind
+    ) -> None:
+        house = await House.open()
+        workload = await house.attested("app")
+        answer = await house.report(attestation=workload.id, code="app", kind=kind)
+        assert answer.state is DetectionState.APPLIED
+
+    async def test_approved_for_another_role_is_not_approved_for_this_one(self) -> None:
+        tools = role("tools", manifests=("base",))
+        house = await House.open(role("api"), tools)
+        await house.publish(1, "app", "debugger", application="base")
+        workload = await house.attested("app")
+        answer = await house.report(attestation=workload.id, code="debugger")
+        assert answer.state is DetectionState.APPLIED
+        decision = await house.look(lambda tx: tx.decisions.get(answer.decision_id))
+        assert decision.role == "api"
+
+    async def test_in_observe_it_is_seen_and_nobody_falls(self) -> None:
+        house = await House.open()
+        workload = await house.attested(subject="watched")
+        answer = await house.report(attestation=workload.id)
+        assert answer.state is DetectionState.OBSERVED
+        decision = await house.look(lambda tx: tx.decisions.get(answer.decision_id))
+        assert (decision.verdict, decision.effect, decision.mode) == (
+            Reason.APPRAISAL_FAILED,
+            Effect.NONE,
+            Mode.OBSERVE,
+        )
+        assert await house.log() == []
+        assert decision in house.people.audit
+
+    async def test_one_role_that_enforces_is_enough(self) -> None:
+        house = await House.open(role("a", mode=Mode.OBSERVE), role("b"))
+        workload = await house.attested()
+        assert (await house.report(attestation=workload.id)).state is DetectionState.APPLIED
+
+    @pytest.mark.parametrize("kind", [DetectionKind.SENSOR_BLIND, DetectionKind.HEARTBEAT])
+    async def test_what_a_sensor_says_of_itself_kills_nobody(self, kind: DetectionKind) -> None:
+        house = await House.open()
+        workload = await witnessed(house)
+        for subject in ({"attestation": workload.id}, {"node": "node-1"}):
+            assert (await house.report(kind=kind, **subject)).state is DetectionState.OBSERVED
+        assert await house.log() == []
+
+    async def test_a_policy_says_what_a_kind_does(self) -> None:
+        house = await House.open(*RETRY)
+        actions = {"exec": Action.OBSERVE, "library": Action.QUARANTINE}
+        detector = policy(actions=actions)
+        workload = await witnessed(house)
+        for pid in (1, 2):
+            await witnessed(house, pid=pid, container_id=f"c-{pid}", pod_uid="")
+        seen = await house.report(detector=detector, attestation=workload.id, kind=DetectionKind.EXEC)
+        assert seen.state is DetectionState.OBSERVED
+        held = await house.report(detector=detector, attestation=workload.id)
+        assert held.state is DetectionState.APPLIED
+        assert await state(workload) is AttestationState.ALIVE
+        assert (await house.issue_refusal(workload)).reason is Reason.BANNED
+        await house.attest_refusal(house.workload(level=Assurance.WITNESSED, process=PROCESS))
+        last = await house.report(detector=detector, attestation=workload.id, kind=DetectionKind.MEMFD)
+        assert await state(workload) is AttestationState.REVOKED
+        assert last.state is DetectionState.APPLIED
+
+    @pytest.mark.parametrize(
+        "scope", [{"roles": ("other-*",)}, {"nodes": ("node-2",)}, {"nodes": ("node",)}, {"roles": ("ap",)}]
+    )
+    async def test_beyond_its_scope_a_detector_is_not_believed(
+        self, scope: dict[str, tuple[str, ...]]
+    ) -> None:
+        house = await House.open()
+        workload = await witnessed(house)
+        answer = await house.report(detector=policy(**scope), **WHERE)
+        assert answer.state is DetectionState.REJECTED
+        assert await state(workload) is AttestationState.ALIVE
+
+    async def test_a_node_that_is_not_known_is_in_no_scope_of_nodes(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        answer = await house.report(detector=policy(nodes=("*",)), attestation=workload.id)
+        assert answer.state is DetectionState.REJECTED
+
+
+class TestCaps:
+    async def test_beyond_the_cap_one_instance_waits_in_a_timed_ban(self) -> None:
+        house = await House.open(*RETRY)
+        detector = policy(cap=Cap(1, 1.0, HOUR))
+        first = await witnessed(house)
+        second = await witnessed(house, pid=8, container_id="c-2", pod_uid="pod-2")
+        api = await second.issue()
+        assert (await house.report(detector=detector, attestation=first.id)).state is DetectionState.APPLIED
+        answer = await house.report(detector=detector, attestation=second.id)
+        assert answer.state is DetectionState.HELD
+        decision = await house.look(lambda tx: tx.decisions.get(answer.decision_id))
+        assert decision.effect is Effect.QUARANTINED
+        assert await state(second) is AttestationState.ALIVE
+        assert await second.good(api)
+        assert (await house.issue_refusal(second)).reason is Reason.BANNED
+        held = await house.look(lambda tx: tx.detections.page((DetectionState.HELD,), 9))
+        assert [item.instances for item in held] == [(second.id,)]
+
+    async def test_the_period_gives_room_again(self) -> None:
+        house = await House.open(*RETRY)
+        detector = policy(cap=Cap(1, 1.0, 100.0))
+        workloads = [await witnessed(house, pid=pid, container_id=f"c-{pid}", pod_uid="") for pid in (1, 2)]
+        await house.report(detector=detector, attestation=workloads[0].id)
+        house.clock.advance(101)
+        answer = await house.report(detector=detector, attestation=workloads[1].id)
+        assert answer.state is DetectionState.APPLIED
+
+    async def test_a_share_of_those_alive_is_a_cap_as_well_and_one_is_always_in_it(self) -> None:
+        house = await House.open(*RETRY)
+        detector = policy(cap=Cap(100, 0.25, HOUR))
+        workloads = [
+            await witnessed(house, pid=pid, container_id=f"c-{pid}", pod_uid="") for pid in range(1, 9)
+        ]
+        states = [
+            (await house.report(detector=detector, attestation=item.id)).state for item in workloads[:4]
+        ]
+        # A quarter of eight; then of six, which are one, and two are used.
+        assert states == [DetectionState.APPLIED] + [DetectionState.APPLIED] * 0 + states[1:]
+        assert states.count(DetectionState.APPLIED) in (1, 2)
+        assert DetectionState.HELD in states
+
+    async def test_a_wide_cut_beyond_the_cap_is_held_and_cuts_nothing(self) -> None:
+        spiffe = role("api", identity=IdentityMatch("oidc", spiffe_id="spiffe://pay.example/*"))
+        house = await House.open(spiffe)
+        fleet = []
+        for number in range(4):
+            workload = house.workload("spiffe://pay.example/payments", issuer=None)
+            workload.number = 100 + number
+            workload.know()
+            await workload.attest("app")
+            fleet.append(workload)
+        answer = await house.report(spiffe="spiffe://pay.example/payments")
+        assert answer.state is DetectionState.HELD
+        assert await house.log() == []
+        for workload in fleet:
+            await workload.issue()
+        decision = await house.look(lambda tx: tx.decisions.get(answer.decision_id))
+        assert (decision.effect, len(decision.instances)) == (Effect.HELD, 4)
+
+    async def test_a_wide_cut_within_the_cap_is_applied_to_all(self) -> None:
+        spiffe = role("api", identity=IdentityMatch("oidc", spiffe_id="spiffe://pay.example/*"))
+        house = await House.open(spiffe)
+        fleet = [house.workload("spiffe://pay.example/payments", issuer=None) for _ in range(3)]
+        for workload in fleet:
+            await workload.attest("app")
+        assert (await house.report(spiffe="spiffe://pay.example/payments")).state is DetectionState.APPLIED
+        assert {await state(item) for item in fleet} == {AttestationState.REVOKED}
+        # One ban of the identity, not one for each.
+        kinds = [item.body.selector.kind for item in await house.log()]
+        assert kinds.count(SelectorKind.IDENTITY) == 1
+
+    async def test_a_flood_at_once_does_not_slip_under_the_cap(self) -> None:
+        house = await House.open(*RETRY)
+        detector = policy(cap=Cap(3, 1.0, HOUR))
+        fleet = [await witnessed(house, pid=pid, container_id=f"c-{pid}", pod_uid="") for pid in range(1, 21)]
+        answers = await asyncio.gather(
+            *(house.report(detector=detector, attestation=item.id) for item in fleet)
+        )
+        states = [item.state for item in answers]
+        assert states.count(DetectionState.APPLIED) == 3
+        assert states.count(DetectionState.HELD) == 17
+        assert [await state(item) for item in fleet].count(AttestationState.REVOKED) == 3
+        for item in fleet:
+            assert (await house.issue_refusal(item)).reason in (Reason.BANNED, Reason.REVOKED)
+
+    async def test_one_detectors_cap_is_not_anothers(self) -> None:
+        house = await House.open(*RETRY)
+        workloads = [await witnessed(house, pid=pid, container_id=f"c-{pid}", pod_uid="") for pid in (1, 2)]
+        for name, workload in zip(("falco", "tetragon"), workloads, strict=True):
+            detector = policy(name, cap=Cap(1, 1.0, HOUR))
+            answer = await house.report(detector=detector, attestation=workload.id)
+            assert answer.state is DetectionState.APPLIED
+
+
+class TestOnce:
+    async def test_the_same_event_again_is_a_duplicate_that_tells_how_the_first_ended(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        first = await house.report(attestation=workload.id, event="e-1")
+        again = await house.report(attestation=workload.id, event="e-1")
+        assert again.state is DetectionState.DUPLICATE
+        assert (again.detection_id, again.decision_id) == (first.detection_id, first.decision_id)
+        assert again.reason == "applied"
+        assert len(await house.look(lambda tx: tx.detections.page((), 9))) == 1
+
+    async def test_whatever_became_of_the_first(self) -> None:
+        house = await House.open()
+        for subject in ({"attestation": "A-unknown"}, {}, {"node": "nowhere"}):
+            event = f"e-{len(subject)}-{subject}"
+            await house.report(event=event, **subject)
+            assert (await house.report(event=event, **subject)).state is DetectionState.DUPLICATE
+
+    async def test_of_many_at_once_one_counts(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        found = house.detection(attestation=workload.id, event="e-1")
+        answers = await asyncio.gather(*(house.reporter.report(found, policy()) for _ in range(20)))
+        states = [item.state for item in answers]
+        assert states.count(DetectionState.APPLIED) == 1
+        assert states.count(DetectionState.DUPLICATE) == 19
+        assert len(await house.look(lambda tx: tx.revocations.page(9))) == 1
+        assert not house.feed.denials.anticipating
+
+    async def test_another_detector_may_use_the_same_id(self) -> None:
+        house = await House.open()
+        workload = await house.attested(subject="watched")
+        for name in ("falco", "tetragon"):
+            answer = await house.report(detector=policy(name), attestation=workload.id, event="e-1")
+            assert answer.state is DetectionState.OBSERVED
+
+    @pytest.mark.parametrize("committed", [False, True])
+    async def test_a_report_is_not_lost_when_the_state_fails_and_it_is_sent_again(
+        self, committed: bool
+    ) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        api = await workload.issue()
+        house.state.fail_write(committed=committed)
+        with pytest.raises(Unavailable):
+            await house.report(attestation=workload.id, event="e-1")
+        # Not durable, and yet denied here.
+        assert not await workload.good(api)
+        again = await house.report(attestation=workload.id, event="e-1")
+        assert again.state is (DetectionState.DUPLICATE if committed else DetectionState.APPLIED)
+        assert await state(workload) is AttestationState.REVOKED
+        await house.feed.catch_up()
+        assert not house.feed.denials.anticipating
+
+    async def test_what_was_never_written_denies_no_longer_than_until_it_is_lifted(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        house.state.fail_write()
+        with pytest.raises(Unavailable):
+            await house.report(attestation=workload.id, event="e-1")
+        await house.report(attestation=workload.id, event="e-1")
+        await house.lift((await house.only_revocation()).id)
+        await house.workload().attest("app")
+
+
+class TestRates:
+    async def test_a_detector_that_reports_too_fast_is_told_when_to_come_back(self) -> None:
+        house = await House.open(
+            rates={"detector": Rate(2, 60.0), "self": Rate(1, 60.0), "refused": Rate(9, 9)}
+        )
+        workload = await house.attested(subject="watched")
+        for number in range(2):
+            await house.report(attestation=workload.id, event=f"e-{number}")
+        with pytest.raises(LimitExceeded) as caught:
+            await house.report(attestation=workload.id, event="e-2")
+        assert caught.value.retry_after
+        assert len(await house.look(lambda tx: tx.detections.page((), 9))) == 2
+        house.clock.advance(30)
+        assert (await house.report(attestation=workload.id, event="e-2")).state is DetectionState.OBSERVED
+
+    async def test_nobody_uses_up_the_rate_of_another_workload(self) -> None:
+        house = await House.open(rates={"detector": Rate(9, 9), "self": Rate(1, 60.0), "refused": Rate(9, 9)})
+        victim, attacker = await house.attested(), await house.attested()
+        stolen = WorkloadCaller(victim.id, house.proof(attacker.thumbprint))
+        with pytest.raises(NotFound):
+            await house.reporter.report_self(stolen, house.detection(detector="self"))
+        assert (await victim.report_self()).state is DetectionState.APPLIED
+
+
+class TestSelf:
+    async def test_it_names_nobody_but_itself(self) -> None:
+        house = await House.open(*RETRY)
+        victim = await witnessed(house)
+        mine = await house.attested()
+        answer = await mine.report_self(attestation=victim.id, spiffe="spiffe://x/y", **WHERE)
+        assert answer.state is DetectionState.APPLIED
+        assert await state(mine) is AttestationState.REVOKED
+        assert await state(victim) is AttestationState.ALIVE
+        record = await house.look(lambda tx: tx.detections.get(answer.detection_id))
+        assert record.detection.detector == f"self:{mine.id}"
+        assert record.detection.subject.attestation_id == mine.id
+
+    async def test_no_cap_holds_it(self) -> None:
+        house = await House.open(*RETRY)
+        for _ in range(10):
+            workload = await house.attested()
+            assert (await workload.report_self()).state is DetectionState.APPLIED
+
+    async def test_the_same_rules_hold_for_it(self) -> None:
+        house = await House.open()
+        watched = await house.attested(subject="watched")
+        assert (await watched.report_self()).state is DetectionState.OBSERVED
+        workload = await house.attested("app")
+        assert (await workload.report_self(code="lib")).state is DetectionState.UNRELATED
+        assert (await workload.report_self(event="e")).state is DetectionState.APPLIED
+        assert (await workload.report_self(event="e")).state is DetectionState.DUPLICATE
+        assert (await workload.report_self(event="f")).state is DetectionState.DUPLICATE
+
+    async def test_two_workloads_may_use_the_same_event_id(self) -> None:
+        house = await House.open(*RETRY)
+        for workload in (await house.attested(), await house.attested()):
+            assert (await workload.report_self(event="same")).state is DetectionState.APPLIED
+
+
+async def test_a_look_that_loses_the_race_with_a_revocation_is_harmless() -> None:
+    house = await House.open()
+    workload = await house.attested()
+    house.state.before_write(1, lambda: house.revoke(SelectorKind.ATTESTATION, workload.id))
+    assert (await house.report(attestation=workload.id)).state is DetectionState.APPLIED
+    assert await state(workload) is AttestationState.REVOKED
+    await house.tick()
+    for revocation in await house.look(lambda tx: tx.revocations.page(9)):
+        assert await house.settled(revocation.id)
+
+
+async def test_a_place_of_ones_own_claims_is_what_counts() -> None:
+    """A lie about the pod does not help where the identity says which it is."""
+    house = await House.open()
+    workload = await house.attested(place=InstanceClaims(pod_uid="pod-1"), process=ProcessRef(node="node-7"))
+    assert (await house.report(pod_uid="pod-1")).state is DetectionState.APPLIED
+    assert await state(workload) is AttestationState.REVOKED
