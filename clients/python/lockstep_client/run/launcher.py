@@ -187,16 +187,14 @@ class Launcher:
         links.go()
         standing = attestation.roles.get(role)
         decision = standing.decision if standing is not None else attestation.decision
-        if credential.mode == "observe":
-            self._say(
-                f"{role} observes, so the credential was given. Decision {decision or attestation.decision}"
-            )
-            if standing is not None and standing.findings:
-                self._say_next(decision)
-        else:
-            self._say(
-                f"credential for {role} until {credential.expires_at:%H:%M:%S}Z, renewed while approved"
-            )
+        if standing is not None and standing.findings:
+            self._say(f"{role} observes, so the credential was given. Decision {decision}")
+            self._say_next(decision)
+            return
+        observed = "; the role observes" if credential.mode == "observe" else ""
+        self._say(
+            f"credential for {role} until {credential.expires_at:%H:%M:%S}Z, renewed while approved{observed}"
+        )
 
     def _check(self, connection: Connection, measure: ChildMeasure) -> int:
         attestation: Attestation = persist(lambda: wait_for(connection.check()), self._options.wait)
