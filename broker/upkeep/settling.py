@@ -102,7 +102,6 @@ def _with_outcome(revocation: Revocation, leases: Sequence[Lease], told: Told, n
     )
     steps = [
         *revocation.steps,
-        Step("told", now, _told(told)),
         *(
             Step("cleaned", item.ended_at, f"{item.id} {item.state}: {item.detail}")
             for item in ended[:MAX_STEPS]
@@ -110,6 +109,8 @@ def _with_outcome(revocation: Revocation, leases: Sequence[Lease], told: Told, n
     ]
     if len(ended) > MAX_STEPS:
         steps.append(Step("cleaned", ended[-1].ended_at, f"and {len(ended) - MAX_STEPS} more"))
+    # In the order of their times: who has acknowledged is counted when all is clean.
+    steps.append(Step("told", now, _told(told)))
     steps.append(Step("confirmed", now, f"{len(ended)} leases ended"))
     unconfirmed = tuple(item for lease in ended if (item := _unconfirmed(lease, told)) is not None)
     return replace(revocation, steps=tuple(steps), unconfirmed=unconfirmed, leases=len(ended))

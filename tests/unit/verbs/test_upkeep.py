@@ -1,0 +1,540 @@
+"""Upkeep: what is due is done, what fails is tried again, what is stuck is never forgotten, and a receipt is honest."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from broker.errors import Denied, Unavailable
+from broker.model.attestation import AttestationState
+from broker.model.credential import Confirmation, Confirmed, Lease, LeaseState
+from broker.model.identity import InstanceClaims
+from broker.model.revocation import SelectorKind
+from broker.model.role import AfterRevocation, Revocability
+from broker.upkeep import BATCH, STUCK_AFTER
+from lockstep.formats import Reason
+from tests.fakes.weather import MeddlingBackend
+from tests.support.house import DAY, House, Workload, role
+from tests.support.manifests import unit
+
+IDENTITY = "https://issuer.example|payments"
+
+
+async def state(house: House, answer: object) -> LeaseState:
+    return (await house.lease(answer.lease.id)).state  # type: ignore[attr-defined]
+
+
+class TestExpiry:
+    async def test_at_its_end_a_lease_is_expired_and_gone_at_the_backend(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        api, db = await workload.issue("api"), await workload.issue("db")
+        await house.tick(119.999)
+        assert {await state(house, api), await state(house, db)} == {LeaseState.ACTIVE}
+        await house.tick(0.001)
+        assert {await state(house, api), await state(house, db)} == {LeaseState.EXPIRED}
+        assert house.db.living == {}
+        assert (await house.lease(db.lease.id)).ended_at == house.now
+
+    async def test_an_attestation_expires_and_is_not_revoked(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        house.clock.advance(200)
+        api = await workload.issue()
+        await house.tick(100)
+        assert (await workload.row()).state is AttestationState.EXPIRED
+        assert await state(house, api) is LeaseState.EXPIRED
+        assert await house.log() == []
+
+    async def test_what_has_ended_stays_as_it_ended(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        answers = [await workload.issue("db"), await workload.issue("api")]
+        await house.tick(120)
+        calls = list(house.db.calls)
+        await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        await house.tick(10)
+        assert {await state(house, item) for item in answers} == {LeaseState.EXPIRED}
+        assert house.db.calls == calls
+
+    async def test_more_than_a_batch_at_once(self) -> None:
+        house = await House.open()
+        for _ in range(BATCH + 20):
+            await (await house.attested()).issue("db")
+        await house.tick(300)
+        assert house.db.living == {}
+        assert await house.look(lambda tx: tx.attestations.count_alive()) == 0
+        assert await house.look(lambda tx: tx.leases.count()) == {}
+
+    async def test_a_renewal_between_look_and_write_wins(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        answer = await workload.issue("api")
+        house.clock.advance(60)
+        await workload.reattest()
+        house.clock.advance(59.9)
+        renewed = []
+
+        async def meanwhile() -> None:
+            renewed.append(await workload.renew(answer.lease.id))
+
+        # The clock that upkeep reads runs ahead of the one that renews.
+        ahead = house.clock.now() + 0.2
+        house.tokens.meanwhile("confirm", meanwhile)
+        await house.upkeep._cleaning.tick(ahead)
+        assert await state(house, answer) is LeaseState.ACTIVE
+        assert await workload.good(answer)
+
+
+class TestOrphans:
+    async def test_a_lease_whose_maker_died_is_taken_back(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        reached, forever = asyncio.Event(), asyncio.Event()
+
+        async def dies() -> None:
+            reached.set()
+            await forever.wait()
+
+        house.db.meanwhile("issue", dies)
+        task = asyncio.create_task(workload.issue("db"))
+        await asyncio.wait_for(reached.wait(), 5)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await house.start()
+        await house.tick(59)
+        [lease] = await house.leases()
+        assert lease.state is LeaseState.PENDING
+        assert len(house.db.living) == 1
+        await house.tick(1)
+        assert house.db.living == {}
+        assert (await house.lease(lease.id)).state is LeaseState.REVOKED
+
+
+class TestBackendDown:
+    async def test_it_is_tried_with_longer_and_longer_waits_until_it_is_stuck_and_then_recovers(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        db = await workload.issue("db")
+        house.db.fail("revoke", 1000)
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        tried = []
+        for _ in range(400):
+            before = len(house.db.calls)
+            await house.tick(0.5)
+            if len(house.db.calls) > before:
+                tried.append(house.now)
+            if house.stuck:
+                break
+        gaps = [round(later - earlier, 3) for earlier, later in pairwise(tried)]
+        assert gaps == [0.5, 1.0, 2.0, 4.0]
+        assert await state(house, db) is LeaseState.STUCK
+        assert [item.id for item in house.stuck] == [db.lease.id]
+        assert len(tried) == STUCK_AFTER
+        assert not await house.settled(made.revocation_id)
+        for _ in range(20):
+            await house.tick(60)
+        assert len(house.stuck) == 1
+        assert await state(house, db) is LeaseState.STUCK
+        assert not await house.settled(made.revocation_id)
+        house.db._failures.clear()
+        await house.tick(60)
+        assert await state(house, db) is LeaseState.REVOKED
+        assert house.db.living == {}
+        assert await house.settled(made.revocation_id)
+
+    async def test_what_is_still_alive_is_not_called_gone(self) -> None:
+        house = await House.open()
+
+        class Stubborn(MeddlingBackend):
+            async def revoke(self, lease: Lease) -> None:
+                """It says yes and does nothing."""
+
+        house.backends["db"] = stubborn = Stubborn(Revocability.AT_TARGET)
+        workload = await house.attested()
+        db = await workload.issue("db")
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        await house.tick(9)
+        assert await state(house, db) is LeaseState.REVOKING
+        assert (await house.lease(db.lease.id)).detail == "still alive"
+        assert not await house.settled(made.revocation_id)
+        stubborn.living.clear()
+        await house.tick(60)
+        assert await state(house, db) is LeaseState.REVOKED
+
+    async def test_a_backend_that_is_configured_no_more_is_an_alarm_and_not_forgotten(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        db = await workload.issue("db")
+        backend = house.backends.pop("db")
+        await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        for _ in range(10):
+            await house.tick(60)
+        assert await state(house, db) is LeaseState.STUCK
+        assert house.stuck
+        house.backends["db"] = backend
+        await house.tick(60)
+        assert await state(house, db) is LeaseState.REVOKED
+
+    async def test_one_backend_that_is_down_holds_up_no_other(self) -> None:
+        house = await House.open(role("a", backend="down"), role("db", backend="db"), role("api"))
+        house.backends["down"] = down = MeddlingBackend()
+        workload = await house.attested()
+        house.issue_limits = replace(house.issue_limits, leases=1000)
+        await house.start()
+        for _ in range(30):
+            await workload.issue("a")
+        db = await workload.issue("db")
+        down.fail("revoke", 1000)
+        await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        await house.tick()
+        assert await state(house, db) is LeaseState.REVOKED
+        # Nor is the one that is down asked for each of its leases in a round.
+        assert len(down.calls) < 30 + 20
+
+    async def test_a_full_batch_that_fails_starves_nobody(self) -> None:
+        house = await House.open(role("a", backend="down"), role("db", backend="db"))
+        house.backends["down"] = down = MeddlingBackend()
+        fleet = [await house.attested() for _ in range(BATCH + 10)]
+        for workload in fleet:
+            await workload.issue("a")
+        last = await house.attested()
+        db = await last.issue("db")
+        down.fail("revoke", 100_000)
+        await house.revoke(SelectorKind.IDENTITY, IDENTITY)
+        for _ in range(40):
+            await house.upkeep.tick()
+            house.clock.advance(0.5)
+        assert await state(house, db) is LeaseState.REVOKED
+
+    async def test_many_revocations_that_cannot_settle_hide_no_later_one(self) -> None:
+        house = await House.open(
+            role("a", backend="down", after_revocation=AfterRevocation.RETRY),
+            role("db", backend="db", after_revocation=AfterRevocation.RETRY),
+        )
+        house.backends["down"] = down = MeddlingBackend()
+        down.fail("revoke", 100_000)
+        for _ in range(BATCH + 5):
+            workload = await house.attested()
+            await workload.issue("a")
+            await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        last = await house.attested(place=InstanceClaims(node="node-1"))
+        db = await last.issue("db")
+        made = await house.revoke(SelectorKind.NODE, "node-1")
+        for _ in range(40):
+            await house.upkeep.tick()
+            house.clock.advance(0.5)
+        assert (await last.row()).state is AttestationState.REVOKED
+        assert await state(house, db) is LeaseState.REVOKED
+        assert await house.settled(made.revocation_id)
+
+
+class TestRestart:
+    @pytest.mark.parametrize("kind", ["attestation", "identity", "digest"])
+    async def test_after_any_failed_write_a_new_start_finishes_it(self, kind: str) -> None:
+        """The broker dies at each of its writes in turn; what it was at goes on where it stood."""
+        for dies_at in range(1, 12):
+            for committed in (False, True):
+                house = await House.open()
+                workload = await house.attested()
+                db = await workload.issue("db")
+                value = {"attestation": workload.id, "identity": IDENTITY, "digest": unit("lib").digest.hex()}
+                made = await house.revoke(SelectorKind(kind), value[kind])
+                house.state.fail_write(dies_at, committed=committed)
+                for _ in range(3):
+                    try:
+                        await house.tick(1)
+                    except Unavailable:
+                        break
+                house.state.calm()
+                await house.start()
+                for _ in range(3):
+                    await house.tick(60)
+                assert await state(house, db) is LeaseState.REVOKED, (dies_at, committed)
+                assert house.db.living == {}
+                assert await house.settled(made.revocation_id)
+                receipt = json.loads(await house.receipt(made.revocation_id))
+                assert (receipt["attestations"], receipt["leases"]) == (1, 1)
+                assert house.feed.denials.seq == (await house.look(lambda tx: tx.revocations.head())).seq
+
+    async def test_in_the_middle_of_an_expansion(self) -> None:
+        house = await House.open()
+        fleet = [await house.attested() for _ in range(BATCH + 5)]
+        made = await house.revoke(SelectorKind.IDENTITY, IDENTITY)
+        assert await house.upkeep.tick()
+        await house.start()
+        await house.tick()
+        assert {(await item.row()).state for item in fleet} == {AttestationState.REVOKED}
+        await house.tick(9)
+        assert json.loads(await house.receipt(made.revocation_id))["attestations"] == BATCH + 5
+
+    async def test_two_brokers_that_keep_one_state_do_not_count_twice(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        await workload.issue("db")
+        made = await house.revoke(SelectorKind.IDENTITY, IDENTITY)
+        first = house.upkeep
+        await house.start()
+        await asyncio.gather(first.tick(), house.upkeep.tick(), first.tick(), house.upkeep.tick())
+        await house.feed.catch_up()
+        await house.tick(9)
+        receipt = json.loads(await house.receipt(made.revocation_id))
+        assert (receipt["attestations"], receipt["leases"]) == (1, 1)
+
+
+class TestReceipt:
+    async def test_it_waits_for_watchers_to_know_or_to_have_failed_closed(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        await workload.issue("api")
+        slow = house.feed.subscribe("https://api.example")
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        await house.tick(1)
+        assert not await house.settled(made.revocation_id)
+        envelope, complete = await house.revoker.receipt(made.revocation_id)
+        assert (envelope, complete) == (b"", False)
+        slow.acknowledge(house.feed.denials.seq)
+        await house.tick(1)
+        receipt = json.loads(await house.receipt(made.revocation_id))
+        assert receipt["unconfirmed"] == []
+        told = next(step for step in receipt["steps"] if step["name"] == "told")
+        assert told["detail"] == "acknowledged by https://api.example: 1 of 1"
+
+    async def test_after_some_seconds_it_says_who_did_not(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        answer = await workload.issue("api")
+        house.feed.subscribe("https://api.example")
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        await house.tick(7.9)
+        assert not await house.settled(made.revocation_id)
+        await house.tick(0.1)
+        receipt = json.loads(await house.receipt(made.revocation_id))
+        assert [item["lease"] for item in receipt["unconfirmed"]] == [answer.lease.id]
+
+    async def test_a_watcher_must_know_of_what_was_expanded_not_only_of_what_was_named(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        await workload.issue("api")
+        watcher = house.feed.subscribe("https://api.example")
+        made = await house.revoke(SelectorKind.IDENTITY, IDENTITY)
+        watcher.acknowledge(1)
+        await house.tick(1)
+        assert (await house.revocation(made.revocation_id)).expanded
+        assert not await house.settled(made.revocation_id)
+        watcher.acknowledge(house.feed.denials.seq)
+        await house.tick()
+        assert await house.settled(made.revocation_id)
+
+    async def test_a_token_that_nobody_watches_for_is_not_confirmed_dead(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        answer = await workload.issue("api")
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        await house.tick(1)
+        [left] = json.loads(await house.receipt(made.revocation_id))["unconfirmed"]
+        assert left["lease"] == answer.lease.id
+        assert left["until"] == "2027-01-15T08:02:00.000000Z"
+
+    async def test_what_lives_until_it_expires_is_said_to(self) -> None:
+        house = await House.open(role("cloud", backend="cloud", revocability=Revocability.UNTIL_EXPIRY))
+
+        class Cloud(MeddlingBackend):
+            async def confirm(self, lease: Lease, now: float) -> Confirmed:
+                return Confirmed(Confirmation.UNTIL_EXPIRY, "it cannot be taken back", lease.expires_at)
+
+        house.backends["cloud"] = Cloud(Revocability.UNTIL_EXPIRY)
+        workload = await house.attested()
+        answer = await workload.issue("cloud")
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        await house.tick(1)
+        receipt = json.loads(await house.receipt(made.revocation_id))
+        assert receipt["unconfirmed"] == [
+            {
+                "lease": answer.lease.id,
+                "what": "until_expiry: it cannot be taken back",
+                "until": "2027-01-15T08:02:00.000000Z",
+            }
+        ]
+
+    async def test_it_tells_the_whole_story_in_order(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        db = await workload.issue("db")
+        house.clock.advance(1)
+        answer = await house.report(attestation=workload.id)
+        house.clock.advance(1)
+        await house.tick()
+        revocation = await house.only_revocation()
+        receipt = json.loads(await house.receipt(revocation.id))
+        assert [step["name"] for step in receipt["steps"]] == [
+            "reported",
+            "denied",
+            "cleaning",
+            "cleaned",
+            "told",
+            "confirmed",
+        ]
+        assert receipt["decision"] == answer.decision_id
+        assert receipt["detection"] == answer.detection_id
+        assert any(db.lease.id in step["detail"] and "gone" in step["detail"] for step in receipt["steps"])
+        assert receipt["unconfirmed"] == []
+
+    async def test_many_leases_are_counted_and_nothing_unconfirmed_is_left_out(self) -> None:
+        house = await House.open()
+        fleet = [await house.attested() for _ in range(BATCH + 20)]
+        for workload in fleet:
+            await workload.issue("api")
+        made = await house.revoke(SelectorKind.IDENTITY, IDENTITY)
+        await house.tick(9)
+        receipt = json.loads(await house.receipt(made.revocation_id))
+        assert receipt["leases"] == len(receipt["unconfirmed"]) == BATCH + 20
+        cleaned = [step for step in receipt["steps"] if step["name"] == "cleaned"]
+        assert cleaned[-1]["detail"] == "and 20 more"
+
+    async def test_leases_that_had_ended_before_are_not_its_doing(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        early = await workload.issue("db")
+        await house.issuer.give_back(workload.caller(), early.lease.id)
+        await house.tick(1)
+        house.clock.advance(1)
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        await house.tick(1)
+        assert json.loads(await house.receipt(made.revocation_id))["leases"] == 0
+
+
+class TestPrune:
+    async def test_a_ban_leaves_memory_and_state_at_its_end(self) -> None:
+        house = await House.open()
+        await house.revoke(SelectorKind.NODE, "node-1", ban=True, until=house.now + 60)
+        await house.tick(30)
+        assert len(house.feed.denials) == 1
+        await house.tick(DAY)
+        assert len(house.feed.denials) == 0
+        assert await house.log() == []
+        await house.start()
+        assert house.feed.denials.seq == 2
+
+    async def test_a_cut_leaves_when_nothing_can_hang_on_it_a_ban_without_end_stays(self) -> None:
+        house = await House.open()
+        await house.revoke(SelectorKind.NODE, "node-1")
+        await house.revoke(SelectorKind.NODE, "node-2", ban=True)
+        await house.tick(DAY)
+        assert len(house.feed.denials) == 2
+        await house.tick(15)
+        live = house.feed.denials.live()
+        assert [item.body.selector.value for item in live] == ["node-2"]
+        await house.start()
+        assert [item.body.selector.value for item in house.feed.denials.live()] == ["node-2"]
+
+    async def test_what_could_not_be_dropped_is_dropped_later(self) -> None:
+        house = await House.open()
+        await house.revoke(SelectorKind.NODE, "node-1", ban=True, until=house.now + 60)
+        await house.tick()
+        house.clock.advance(2 * DAY)
+        for ahead in range(1, 6):
+            house.state.fail_write(ahead)
+        for _ in range(6):
+            try:
+                await house.tick()
+            except Unavailable:
+                continue
+        house.state.calm()
+        await house.tick(15)
+        assert await house.log() == []
+
+    async def test_nonces_and_proofs_are_dropped_when_they_have_ended(self) -> None:
+        house = await House.open()
+        for _ in range(5):
+            workload = await house.attested()
+            await workload.issue()
+        assert len(house.state._tables.replays) == 10
+        await house.tick(29)
+        assert len(house.state._tables.replays) == 10
+        await house.tick(100)
+        assert house.state._tables.replays == {}
+
+
+class TestLoop:
+    async def test_it_cleans_soon_after_a_revocation_and_stops_when_told(self) -> None:
+        house = await House.open()
+        house.upkeep_limits = replace(house.upkeep_limits, interval=60.0)
+        await house.start()
+        workload = await house.attested()
+        await workload.issue("db")
+        stop = asyncio.Event()
+        running = asyncio.create_task(house.upkeep.run(stop))
+        await asyncio.sleep(0)
+        made = await house.revoke(SelectorKind.IDENTITY, IDENTITY)
+        await house.until(lambda: house.settled(made.revocation_id))
+        assert house.db.living == {}
+        stop.set()
+        await asyncio.wait_for(running, 4)
+        assert house.feed.told(0) == {}
+
+    async def test_an_outage_is_reported_and_outlived(self) -> None:
+        house = await House.open()
+        house.upkeep_limits = replace(house.upkeep_limits, interval=0.01)
+        await house.start()
+        workload = await house.attested()
+        await workload.issue("db")
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        house.state.down = True
+        stop = asyncio.Event()
+        running = asyncio.create_task(house.upkeep.run(stop))
+        await asyncio.wait_for(house.erred.wait(), 5)
+        house.state.calm()
+        await house.until(lambda: house.settled(made.revocation_id))
+        stop.set()
+        await asyncio.wait_for(running, 4)
+
+    async def test_a_queue_that_overflows_is_only_a_reason_to_look(self) -> None:
+        house = await House.open()
+        house.upkeep_limits = replace(house.upkeep_limits, interval=0.01)
+        await house.start()
+        stop = asyncio.Event()
+        running = asyncio.create_task(house.upkeep.run(stop))
+        await asyncio.sleep(0)
+        fleet: list[Workload] = [await house.attested() for _ in range(3)]
+        for number in range(1500):
+            await house.revoke(SelectorKind.NODE, f"node-{number}")
+        made = await house.revoke(SelectorKind.IDENTITY, IDENTITY)
+
+        async def expanded() -> bool:
+            return (await house.revocation(made.revocation_id)).expanded
+
+        await house.until(expanded, 20)
+        assert {(await item.row()).state for item in fleet} == {AttestationState.REVOKED}
+        stop.set()
+        await asyncio.wait_for(running, 4)
+        assert house.errors == []
+
+
+async def test_a_grant_that_escaped_its_fence_is_still_refused_everything() -> None:
+    """The broker dies between the commit of an attestation and the fence, while a key was banned elsewhere."""
+    house = await House.open()
+    here = house.verifier
+    await house.start()
+    workload = house.workload()
+
+    async def meanwhile() -> None:
+        await house.revoke(SelectorKind.KEY, workload.thumbprint.hex())
+        await house.tick()
+        house.state.reads_down = True
+
+    order = workload.order("app")
+    house.state.before_write(1, meanwhile)
+    with pytest.raises(Unavailable):
+        await here.attest(order, house.proof(workload.thumbprint))
+    house.state.calm()
+    [row] = house.state._tables.attestations.values()
+    assert row.state is AttestationState.ALIVE
+    workload.id = row.id
+    error = await house.issue_refusal(workload)
+    assert isinstance(error, Denied)
+    assert error.reason in (Reason.REVOKED, Reason.BANNED)
