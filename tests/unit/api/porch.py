@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import secrets
 import ssl
@@ -395,10 +396,56 @@ async def porch(
 ) -> AsyncIterator[Porch]:
     """Open doors until the block ends."""
     house = await House.open(evidence=KeyedEvidence())
-    all_rates = {scope: PLENTY for scope in ("address", "attest", "identity")} | (rates or {})
+    all_rates = dict.fromkeys(("address", "attest", "identity"), PLENTY) | (rates or {})
     found = Porch(house, folder, limits or Limits(), all_rates)
     await found.build(mtls=mtls, reflection=reflection, local_metrics=local_metrics)
     try:
         yield found
     finally:
         await found.close()
+
+
+class Line:
+    """One open stream of raw messages, parsed on the way in."""
+
+    def __init__(self, channel: grpc.aio.Channel, method: str, answer: Any) -> None:
+        self._stream = channel.stream_stream(method)
+        self._answer = answer
+        self._pending: Any = None
+
+    def open(self, raw: bytes, metadata: Sequence[tuple[str, str | bytes]] = ()) -> Line:
+        """Call, without a message yet where `raw` is empty."""
+        self._pending = self._stream(metadata=tuple(metadata))
+        self._first = raw
+        return self
+
+    async def send(self, message: Any) -> None:
+        raw = message if isinstance(message, bytes) else message.SerializeToString()
+        await self._pending.write(raw)
+
+    async def begin(self) -> None:
+        """Send the first message."""
+        await self.send(self._first)
+
+    async def read(self, timeout: float = 10.0) -> Any:
+        """The next answer, or None at the end; raises what ended the stream."""
+        async with asyncio.timeout(timeout):
+            raw = await self._pending.read()
+        return None if raw is grpc.aio.EOF else self._answer.FromString(raw)
+
+    async def ended(self, timeout: float = 10.0) -> Reply:
+        """How the stream ends; its answers are thrown away."""
+        try:
+            while await self.read(timeout) is not None:
+                pass
+        except grpc.aio.AioRpcError:
+            pass
+        trailing = await self._pending.trailing_metadata() or ()
+        return Reply(await self._pending.code(), await self._pending.details() or "", b"", dict(trailing))
+
+    async def done(self) -> None:
+        """Nothing more will be sent."""
+        await self._pending.done_writing()
+
+    def cancel(self) -> None:
+        self._pending.cancel()
