@@ -9,13 +9,14 @@ from collections.abc import Collection as Names
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import quote
 
 from lockstep.formats import UnitKind
 from lockstep_client.manifest.collection import Collection
-from lockstep_client.manifest.files import CodeFile, Hashed, Progress, find_code, hash_files
+from lockstep_client.manifest.files import CodeFile, Hashed, Progress, find_code, hash_files, staleness
 from lockstep_client.manifest.model import ManifestError
 from lockstep_client.manifest.native import linkage, outside_libraries
-from lockstep_client.manifest.packages import Debian, SitePackages, source_of
+from lockstep_client.manifest.packages import Debian, SitePackages, interpreter_purl, source_of
 from lockstep_client.measure.hashing import HashCache
 from lockstep_client.measure.launch import measure_process
 from lockstep_client.measure.model import Unit, UnitHint
@@ -105,7 +106,7 @@ class Builder:
     def interpreter(self, python: str) -> dict[str, Any]:
         """An interpreter, its standard library and the libraries that these pull in; raises `ManifestError`."""
         facts = _ask(python)
-        package = f"pkg:generic/cpython@{facts['version']}"
+        package = f"pkg:generic/cpython@{quote(str(facts['version']), safe='')}"
         executable = str(facts["executable"])
         files = [CodeFile(executable, UnitKind.EXECUTABLE)]
         files += [CodeFile(path, UnitKind.PYTHON_ARCHIVE) for path in facts["archive"]]
@@ -126,7 +127,7 @@ class Builder:
             return
         paths = outside_libraries(chosen, self._native)
         for item in self._hash([CodeFile(path, UnitKind.SHARED_OBJECT) for path in paths]):
-            self._add(item, [], package=self._debian.owner(item.path))
+            self._add(item, [], package=self._debian.owner(item.path) or interpreter_purl(item.path))
 
     def image(self, root: str) -> None:
         """Every code file under the root folder of an unpacked image; paths are those inside it."""
@@ -163,16 +164,26 @@ class Builder:
         for item in found.unknown:
             self.remarks.skipped.append((item.name, item.reason))
 
-    def _owner_here(self, kind: UnitKind, digest: bytes, path: str) -> str:
+    def _owner_here(self, kind: UnitKind, digest: bytes, claimed: str) -> str:
+        """Whose file this is, where the claimed path holds these very bytes; anybody can claim a path."""
+        path = os.path.realpath(claimed) if claimed else ""
+        try:
+            if kind is UnitKind.PYTHON_BYTECODE:
+                here = self._cache.bytecode(path)
+                genuine = here.body == digest and not staleness(path, here.head)
+            else:
+                genuine = self._cache.file(path).whole == digest
+        except OSError:
+            return ""
+        if not genuine:
+            return ""
         folder = _site_folder(path)
-        if folder:
-            owner = self._site(folder).owner(path)
-            if owner is None or (
-                owner.digest and kind is not UnitKind.PYTHON_BYTECODE and owner.digest != digest
-            ):
-                return ""
-            return owner.package
-        return self._debian.owner(path) if path else ""
+        if not folder:
+            return self._debian.owner(path) or interpreter_purl(path)
+        owner = self._site(folder).owner(path)
+        if owner is None or (owner.digest and owner.digest != digest):
+            return ""
+        return owner.package
 
     def _site(self, folder: str) -> SitePackages:
         if folder not in self._sites:

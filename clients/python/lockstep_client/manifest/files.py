@@ -134,14 +134,17 @@ def _hash(item: CodeFile, cache: HashCache) -> Hashed:
             whole = cache.file(item.path).whole
             return Hashed(item.path, item.kind, whole, whole)
         found = cache.bytecode(item.path)
-        error = _staleness(item.path, found.head)
+        error = staleness(item.path, found.head)
         return Hashed(item.path, item.kind, found.body, cache.file(item.path).whole, error)
     except OSError as error:
         return Hashed(item.path, item.kind, b"", b"", (error.strerror or str(error)).lower())
 
 
-def _staleness(path: str, head: bytes) -> str:
-    """Bytecode that its source no longer answers for never runs: approving it would approve old code."""
+def staleness(path: str, head: bytes) -> str:
+    """Why bytecode will not run, empty where it will; `head` is its header (PEP 552).
+
+    What its source no longer answers for never runs: approving it would approve old code.
+    """
     if len(head) < HEADER:
         return "not bytecode"
     source = source_of(path)

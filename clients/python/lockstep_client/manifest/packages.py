@@ -13,6 +13,10 @@ from typing import Final
 from urllib.parse import quote
 
 _SEPARATORS: Final = re.compile(r"[-_.]+")
+_INTERPRETER: Final = re.compile(
+    r"^(?P<prefix>/.*?)/(lib/python(?P<library>\d+\.\d+)/(?!(site|dist)-packages/).+"
+    r"|lib/libpython(?P<shared>\d+\.\d+)\w*\.so[\d.]*|bin/python(?P<program>\d+\.\d+))$"
+)
 _CACHED: Final = re.compile(r"^(?P<stem>.+?)\.[a-z]+-\d+(\.opt-\w+)?\.pyc$")
 
 
@@ -40,6 +44,27 @@ def source_of(path: str) -> str | None:
     if last != "__pycache__" or match is None:
         return None
     return os.path.join(parent, match["stem"] + ".py")
+
+
+def interpreter_purl(path: str) -> str:
+    """``pkg:generic/cpython@version`` for a file of an interpreter's own tree, empty for any other.
+
+    By its place alone: nothing is run, since the path may be somebody's claim.
+    """
+    match = _INTERPRETER.match(path)
+    if match is None:
+        return ""
+    prefix, series = match["prefix"], match["library"] or match["shared"] or match["program"]
+    if not os.path.isfile(os.path.join(prefix, "lib", f"python{series}", "os.py")):
+        return ""
+    version = series
+    try:
+        header = Path(prefix, "include", f"python{series}", "patchlevel.h").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        header = ""
+    if found := re.search(r'^#define PY_VERSION\s+"([\w.+]+)"', header, re.MULTILINE):
+        version = found[1]
+    return f"pkg:generic/cpython@{quote(version, safe='')}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,6 +192,33 @@ def test_a_decision_s_units_get_their_packages_back(site: Any) -> None:
     }
 
 
+def test_a_claimed_path_gives_no_package_to_other_bytes(site: Any) -> None:
+    """A workload names its files itself: evil code must not pass for a known package at a reader's eye."""
+    site.install("pay", "1.0", {"pay/core.py": "y = 2\n"})
+    [cached] = (site.folder / "pay" / "__pycache__").iterdir()
+    stdlib = Path(os.__file__)
+    claims = [
+        (UnitKind.PYTHON_BYTECODE, sha256(b"evil").digest(), cached),
+        (UnitKind.PYTHON_SOURCE, sha256(b"evil too").digest(), stdlib),
+        (UnitKind.PYTHON_SOURCE, sha256(b"and this").digest(), stdlib.with_name("none.py")),
+    ]
+    builder = Builder()
+    builder.measured(
+        [(kind, digest) for kind, digest, _ in claims],
+        [UnitHint(digest, str(path), "x") for _, digest, path in claims],
+    )
+    assert {entry.package for entry in builder.collection.units()} == {""}
+
+
+def test_the_standard_library_is_the_interpreter_s() -> None:
+    path = Path(os.__file__).resolve()
+    digest = sha256(path.read_bytes()).digest()
+    builder = Builder()
+    builder.measured([(UnitKind.PYTHON_SOURCE, digest)], [UnitHint(digest, str(path), "os")])
+    [entry] = builder.collection.units()
+    assert entry.package.startswith(("pkg:generic/cpython@", "pkg:deb/"))
+
+
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("environment") / "venv"
