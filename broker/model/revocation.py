@@ -216,6 +216,7 @@ class DenySet:
         self._by_selector: dict[Selector, list[LogEntry]] = {}
         self._by_seq: dict[int, LogEntry] = {}
         self._wide: dict[int, LogEntry] = {}
+        self._notes: dict[int, int] = {}
         self._early: dict[int, tuple[NewEntry, ...]] = {}
         self._early_by_selector: dict[Selector, list[NewEntry]] = {}
         self._unsure: set[int] = set()
@@ -280,6 +281,7 @@ class DenySet:
         self._by_selector.clear()
         self._by_seq.clear()
         self._wide.clear()
+        self._notes.clear()
         self.load(entries, head)
 
     def apply(self, entry: LogEntry) -> bool:
@@ -296,9 +298,11 @@ class DenySet:
         body = entry.body
         if self._unsure:
             self._resolve(body)
-        if body.kind is EntryKind.LIFTED:
-            self._drop_ban(body)
-        elif body.kind is EntryKind.REVOKED:
+        if body.kind is not EntryKind.REVOKED:
+            self._notes[entry.seq] = body.refers_to
+            if body.kind is EntryKind.LIFTED:
+                self._drop_ban(body)
+        else:
             self._by_selector.setdefault(body.selector, []).append(entry)
             self._by_seq[entry.seq] = entry
             if body.selector.kind.wide:
@@ -319,7 +323,7 @@ class DenySet:
 
         A ban leaves at its `until` (or when lifted), a cut when the last
         credential that could hang on it has ended, that is when it is older
-        than `cut_before` (seconds, UTC).
+        than `cut_before` (seconds, UTC). What was said of an entry leaves with it.
         """
         gone = [
             entry
@@ -333,7 +337,10 @@ class DenySet:
             entries.remove(entry)
             if not entries:
                 del self._by_selector[entry.body.selector]
-        return tuple(entry.seq for entry in gone)
+        notes = [seq for seq, refers_to in self._notes.items() if refers_to not in self._by_seq]
+        for seq in notes:
+            del self._notes[seq]
+        return (*(entry.seq for entry in gone), *notes)
 
     # --- questions --------------------------------------------------------------------------------
 

@@ -61,8 +61,9 @@ class Upkeep:
             while not stop.is_set():
                 busy = False
                 try:
+                    # First the queue, then the rows: what comes between the two wakes the next round.
+                    watch = watch or self._subscribe()
                     busy = await self.tick()
-                    watch = watch or self._feed.subscribe("")
                 except LockstepError as error:
                     self._on_error(error)
                 if busy:
@@ -88,6 +89,13 @@ class Upkeep:
         await self._settling.tick()
         await self._prune(now)
         return more
+
+    def _subscribe(self) -> Subscription | None:
+        try:
+            return self._feed.subscribe("")
+        except LimitExceeded as error:
+            self._on_error(error)  # the interval is enough to go by
+            return None
 
     async def _wait(self, watch: Subscription | None, stop: asyncio.Event) -> None:
         """Until the log or `stop` says something, or the interval is over; what was said is acknowledged."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -28,6 +29,7 @@ class StormyState(MemoryState):
         self._fail_before: set[int] = set()
         self._fail_after: set[int] = set()
         self._meanwhile: dict[int, Meanwhile] = {}
+        self._written = asyncio.Event()
 
     def fail_write(self, ahead: int = 1, *, committed: bool = False) -> None:
         """The write that is `ahead` from now fails: before its commit, or, `committed`, after it."""
@@ -53,9 +55,15 @@ class StormyState(MemoryState):
         if self.down or number in self._fail_before:
             raise _unavailable()
         result = await super().transact(work, urgent=urgent)
+        self._written.set()
         if number in self._fail_after:
             raise _unavailable()
         return result
+
+    async def next_write(self) -> None:
+        """Wait until something was written."""
+        self._written.clear()
+        await self._written.wait()
 
     async def read(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         if self.down or self.reads_down:

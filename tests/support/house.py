@@ -7,7 +7,8 @@ the backends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
@@ -168,6 +169,7 @@ class House:
         self.backends = {"tokens": self.tokens, "db": self.db}
         self.signers = DsseVerifier({"alice": SIGNER.public_key(), "bob": SECOND_SIGNER.public_key()})
         self.errors: list[LockstepError] = []
+        self.erred = asyncio.Event()
         self.stuck: list[Lease] = []
         self.rates = {
             "refused": Rate(1000, 60.0),
@@ -241,10 +243,14 @@ class House:
             feed=self.feed,
             backends=self.backends,
             receipts=ReceiptSealer(RECEIPTS),
-            on_error=self.errors.append,
+            on_error=self._on_error,
             on_stuck=self.stuck.append,
             limits=self.upkeep_limits,
         )
+
+    def _on_error(self, error: LockstepError) -> None:
+        self.errors.append(error)
+        self.erred.set()
 
     # --- operators --------------------------------------------------------------------------------
 
@@ -328,6 +334,12 @@ class House:
             if not await self.upkeep.tick():
                 return
         raise AssertionError("upkeep is never through")
+
+    async def until(self, condition: Callable[[], Awaitable[bool]], timeout: float = 5.0) -> None:
+        """Wait, from write to write, for what others do; `timeout` in real seconds."""
+        async with asyncio.timeout(timeout):
+            while not await condition():
+                await self.state.next_write()
 
     # --- refusals ---------------------------------------------------------------------------------
 
