@@ -44,12 +44,15 @@ def propose(
     """
     before = current.units if current is not None else ()
     known = {entry.unit for entry in before} | set(included)
-    wanted = [unit for unit in _units(explained.code_set) if unit not in known and _chosen(unit, only)]
+    reported = _reported(explained.decision)
+    seen = list(dict.fromkeys([*_units(explained.code_set), *reported]))
+    wanted = [unit for unit in seen if unit not in known and _chosen(unit, only)]
     for prefix in only:
-        if not any(digest.hex().startswith(prefix.lower()) for _, digest in _units(explained.code_set)):
-            raise ManifestError(f"--unit {prefix}: no unit of this decision's code set begins like this")
+        if not any(digest.hex().startswith(prefix.lower()) for _, digest in seen):
+            raise ManifestError(f"--unit {prefix}: no unit of this decision begins like this")
+    hints = [UnitHint(item.digest, item.path, item.name) for item in explained.hints]
     builder = Builder()
-    builder.measured(wanted, [UnitHint(item.digest, item.path, item.name) for item in explained.hints])
+    builder.measured(wanted, [*hints, *reported.values()])
     added = builder.collection.units()
     anonymous, unknown, unapprovable = _permissions(explained.decision, only)
     kept = before if keep_old else _without_replaced(before, added)
@@ -75,6 +78,21 @@ def _units(code_set: Sequence[evidence_pb2.UnitSet]) -> list[Unit]:
     for group in code_set:
         name = evidence_pb2.UnitKind.Name(group.kind).removeprefix("UNIT_KIND_").lower()
         found += [(UnitKind(name), digest) for digest in group.digests]
+    return found
+
+
+def _reported(decision: decision_pb2.Decision) -> dict[Unit, UnitHint]:
+    """Code that a detector met after the measurement: it is in the findings, not in the code set."""
+    found: dict[Unit, UnitHint] = {}
+    for finding in decision.findings:
+        if finding.reason != FindingReason.UNIT_NOT_APPROVED or not finding.digest:
+            continue
+        kind = UnitKind.DATA_CODE  # text or bytes of no file: a detector knows them by digest alone
+        if finding.kind != evidence_pb2.UNIT_KIND_UNSPECIFIED:
+            kind = UnitKind(evidence_pb2.UnitKind.Name(finding.kind).removeprefix("UNIT_KIND_").lower())
+        if kind is UnitKind.PYTHON_SOURCE and finding.path.endswith(".pyc"):
+            kind = UnitKind.PYTHON_BYTECODE
+        found[kind, finding.digest] = UnitHint(finding.digest, finding.path, finding.name)
     return found
 
 
@@ -119,6 +137,6 @@ def _nothing(explained: decision_pb2.ExplainDecisionResponse, unapprovable: Sequ
     decision = explained.decision
     if unapprovable:
         return f"no manifest can allow what {decision.decision_id} found: {unapprovable[0]}"
-    if not explained.code_set:
+    if not explained.code_set and not decision.findings:
         return f"{decision.decision_id} is about no code set: name the decision of an attestation"
     return f"everything that {decision.decision_id} saw is approved already"

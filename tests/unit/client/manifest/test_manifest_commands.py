@@ -271,6 +271,39 @@ def test_permissions_are_asked_for_and_what_cannot_be_had_is_said(
     assert desk.kept == []
 
 
+def test_what_a_detector_met_later_can_be_approved(
+    desk: Desk, keys: dict[str, Any], run: Run, sources: list[Path]
+) -> None:
+    answer = explained(sources[0])
+    text = sha256(b"text").digest()
+    body = sha256(b"body").digest()
+    for kind, digest, path in (
+        (evidence_pb2.UNIT_KIND_UNSPECIFIED, text, ""),
+        (evidence_pb2.UNIT_KIND_PYTHON_SOURCE, body, "/x/__pycache__/late.cpython-313.pyc"),
+    ):
+        finding = decision_pb2.Finding(
+            reason="unit_not_approved", kind=kind, digest=digest, path=path, name="late"
+        )
+        answer.decision.findings.append(finding)
+    desk.decisions["D-8Q1"] = answer
+    run(
+        "approve",
+        "--from",
+        "D-8Q1",
+        "--unit",
+        body.hex()[:6],
+        "--unit",
+        text.hex()[:6],
+        "--key",
+        "dev.key",
+        "--yes",
+    )
+    assert {(unit.kind.value, unit.digest) for unit in desk.kept[0].manifest.units} == {
+        ("data_code", text),
+        ("python_bytecode", body),
+    }
+
+
 def test_retire_and_withdraw(desk: Desk, keys: dict[str, Any], built: Run) -> None:
     built("sign", "payments-1.json", "--key", "dev.key")
     built("publish", "payments-1.dsse.json")
