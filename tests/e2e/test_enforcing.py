@@ -145,7 +145,8 @@ class TestRollout:
             running = Workload(wire, own.token("app-running"))
             running.attest("app", roles=["app"])
             lease = running.issue("app").lease
-            digest = publish(own, envelope(own, "app", "lib")).manifest.digest.hex()
+            [manifest] = json.loads(own.cli("manifest", "list", "app", "--json"))
+            digest = manifest["digest"]
 
             own.cli("manifest", "retire", digest, "--reason", "a newer one is out", "--yes")
             with pytest.raises(Refused) as refused:
@@ -160,8 +161,8 @@ class TestRollout:
             assert gone.value.reason in ("revoked", "banned")
             # The tombstone stays: the same content never comes back under its version.
             with pytest.raises(Refused) as tombstone:
-                publish(own, envelope(own, "app", "lib", not_before=1_790_000_000.0))
-            assert tombstone.value.reason in ("conflict", "rollback", "manifest_rejected", "banned")
+                publish(own, envelope(own, "app", "lib"))
+            assert tombstone.value.reason == "conflict"
 
 
 def test_a_receipt_is_signed_with_the_key_of_receipts(broker: Broker, wire: Wire) -> None:
@@ -184,6 +185,6 @@ def test_a_receipt_is_signed_with_the_key_of_receipts(broker: Broker, wire: Wire
     assert (receipt["reason"], receipt["ticket"], receipt["leases"]) == ("INC-311", "T-1", 1)
     forged = json.loads(sealed)
     forged["payload"] = base64.b64encode(content.replace(b"INC-311", b"INC-312")).decode()
-    with pytest.raises(Exception, match="no valid signature|signature"):
+    with pytest.raises(Exception, match="no pinned key signed"):
         DsseVerifier({"receipts": key}).verify(json.dumps(forged).encode(), RECEIPT_PAYLOAD_TYPE)
 
