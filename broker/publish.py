@@ -227,15 +227,16 @@ class Publisher:
         if known.state is ManifestState.WITHDRAWN:
             return Denied(Reason.ROLLBACK, "it was withdrawn: publish the content under a higher version")
         signers = tuple(sorted({*known.signers, *own}.intersection(application.signers)))
+        completes = known.state is ManifestState.PROPOSED and len(signers) >= application.threshold
+        # A proposal may have waited while later versions came into force.
+        problem = await _rollback(tx, known.manifest) if completes else None
+        if problem is not None:
+            return problem
         if set(signers) != set(known.signers):
             merged = self._envelopes.merge(known.envelope, envelope)
             await tx.manifests.add_signatures(known.manifest.digest, merged, signers)
             known = replace(known, envelope=merged, signers=signers)
-        if known.state is ManifestState.PROPOSED and len(signers) >= application.threshold:
-            # A proposal may have waited while later versions came into force.
-            problem = await _rollback(tx, known.manifest)
-            if problem is not None:
-                return problem
+        if completes:
             await tx.manifests.set_state(known.manifest.digest, ManifestState.IN_FORCE)
             known = replace(known, state=ManifestState.IN_FORCE)
         return await self._published(tx, known, application, actor, now)
