@@ -296,7 +296,8 @@ class DenySet:
 
     def _take(self, entry: LogEntry) -> None:
         body = entry.body
-        if self._unsure:
+        # What is read anew from before a doubt says nothing about it.
+        if self._unsure and entry.seq > self.head.seq:
             self._resolve(body)
         if body.kind is not EntryKind.REVOKED:
             self._notes[entry.seq] = body.refers_to

@@ -1,0 +1,348 @@
+"""The whole broker as a state machine: whatever happens in whatever order, no denial is outrun and no end undone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from broker.errors import LockstepError
+from broker.model.attestation import AttestationState
+from broker.model.credential import LeaseState
+from broker.model.evidence import Assurance, ProcessRef
+from broker.model.identity import IdentityMatch, InstanceClaims
+from broker.model.requests import IssueAnswer
+from broker.model.revocation import EntryKind, LogEntry, SelectorKind
+from broker.model.role import AfterRevocation, Cap, Mode
+from tests.support.house import House, Workload, policy, role
+from tests.support.manifests import unit
+
+T = TypeVar("T")
+
+ROLES = (
+    role("api", after_revocation=AfterRevocation.RETRY),
+    role("db", backend="db", after_revocation=AfterRevocation.RETRY, parameters={}),
+    role("watched", mode=Mode.OBSERVE, identity=IdentityMatch("oidc", subject="watched")),
+)
+PLACES = st.integers(min_value=0, max_value=3)
+SUBJECTS = st.sampled_from(["payments", "payments", "watched"])
+DETECTOR = policy(cap=Cap(2, 1.0, 120.0))
+TERMINAL = {LeaseState.REVOKED, LeaseState.EXPIRED}
+
+
+class Machine(RuleBasedStateMachine):
+    """Verbs of two brokers on one state, weather, and a clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(work)
+
+    def attempt(self, work: Coroutine[Any, Any, T]) -> T | LockstepError:
+        """Anything that the broker may say is an answer; anything else is a bug."""
+        try:
+            return self.run(work)
+        except LockstepError as error:
+            return error
+
+    @initialize()
+    def begin(self) -> None:
+        self.house = self.run(House.open(*ROLES, publish=False))
+        self.run(self.house.publish(1, "app", "lib", "plugin"))
+        self.workloads: list[Workload] = []
+        self.answers: list[tuple[Workload, IssueAnswer]] = []
+        self.ended: dict[str, LeaseState] = {}
+        self.over: dict[str, AttestationState] = {}
+        self.as_of: dict[str, int] = {}
+        self.head = 0
+        self.other: tuple[Any, ...] | None = None
+
+    # --- workloads --------------------------------------------------------------------------------
+
+    @rule(
+        subject=SUBJECTS,
+        place=PLACES,
+        witnessed=st.booleans(),
+        code=st.sampled_from(["app", "app lib", "app evil"]),
+    )
+    def attest(self, subject: str, place: int, witnessed: bool, code: str) -> None:
+        workload = self.house.workload(
+            subject,
+            place=InstanceClaims(node=f"node-{place % 2}", pod_uid=f"pod-{place}"),
+            process=ProcessRef(node=f"node-{place % 2}", boot_id="b", pid=place + 1, start_ticks=place + 1),
+            level=Assurance.WITNESSED if witnessed else Assurance.SELF,
+        )
+        self.attempt(workload.attest(*code.split()))
+        if workload.id:
+            self.workloads.append(workload)
+
+    @precondition(lambda self: self.workloads)
+    @rule(data=st.data(), added=st.sampled_from(["", "", "lib", "plugin", "evil"]))
+    def reattest(self, data: st.DataObject, added: str) -> None:
+        workload = data.draw(st.sampled_from(self.workloads))
+        self.attempt(workload.reattest(*added.split()))
+
+    @precondition(lambda self: self.workloads)
+    @rule(data=st.data(), again=st.booleans())
+    def issue(self, data: st.DataObject, again: bool) -> None:
+        workload = data.draw(st.sampled_from(self.workloads))
+        name = data.draw(st.sampled_from(["api", "db", "watched"]))
+        answer = self.attempt(workload.issue(name, "same" if again else ""))
+        if isinstance(answer, IssueAnswer):
+            self._granted(workload, answer)
+
+    @precondition(lambda self: self.answers)
+    @rule(data=st.data())
+    def renew(self, data: st.DataObject) -> None:
+        workload, answer = data.draw(st.sampled_from(self.answers))
+        renewed = self.attempt(workload.renew(answer.lease.id))
+        if isinstance(renewed, IssueAnswer):
+            self._granted(workload, renewed)
+
+    @precondition(lambda self: self.answers)
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        workload, answer = data.draw(st.sampled_from(self.answers))
+        self.attempt(self.house.issuer.give_back(workload.caller(), answer.lease.id))
+
+    # --- those who take trust back ----------------------------------------------------------------
+
+    def _selector(self, data: st.DataObject) -> tuple[SelectorKind, str]:
+        place = data.draw(PLACES)
+        known = [
+            (SelectorKind.NODE, f"node-{place % 2}"),
+            (SelectorKind.POD, f"pod-{place}"),
+            (SelectorKind.IDENTITY, "https://issuer.example|payments"),
+            (SelectorKind.DIGEST, unit("lib").digest.hex()),
+            (SelectorKind.DIGEST, unit("plugin").digest.hex()),
+        ]
+        for workload in self.workloads[-2:]:
+            known.append((SelectorKind.ATTESTATION, workload.id))
+            known.append((SelectorKind.KEY, workload.thumbprint.hex()))
+        for _, answer in self.answers[-2:]:
+            known.append((SelectorKind.LEASE, answer.lease.id))
+            if answer.lease.handle:
+                known.append((SelectorKind.TOKEN, answer.lease.handle))
+        return data.draw(st.sampled_from(known))
+
+    @rule(data=st.data(), ban=st.sampled_from([None, None, True, False]), lasts=st.sampled_from([None, 40.0]))
+    def revoke(self, data: st.DataObject, ban: bool | None, lasts: float | None) -> None:
+        kind, value = self._selector(data)
+        until = None if lasts is None else self.house.now + lasts
+        self.attempt(self.house.revoke(kind, value, ban=ban, until=until))
+
+    @precondition(lambda self: self.workloads)
+    @rule(data=st.data(), how=st.sampled_from(["exact", "pod", "node", "self"]))
+    def report(self, data: st.DataObject, how: str) -> None:
+        workload = data.draw(st.sampled_from(self.workloads))
+        place = workload.place
+        if how == "self":
+            self.attempt(workload.report_self())
+            return
+        subject = {
+            "exact": {"attestation": workload.id},
+            "pod": {"pod_uid": place.pod_uid},
+            "node": {"node": place.node},
+        }[how]
+        self.attempt(self.house.report(detector=DETECTOR, **subject))  # type: ignore[arg-type]
+
+    @rule(data=st.data())
+    def lift(self, data: st.DataObject) -> None:
+        made = self.run(self.house.look(lambda tx: tx.revocations.page(1000)))
+        if made:
+            self.attempt(self.house.lift(data.draw(st.sampled_from(made)).id))
+
+    # --- weather ----------------------------------------------------------------------------------
+
+    @rule(ahead=st.integers(min_value=1, max_value=4), committed=st.booleans())
+    def a_write_will_fail(self, ahead: int, committed: bool) -> None:
+        self.house.state.fail_write(ahead, committed=committed)
+
+    @rule(call=st.sampled_from(["issue", "renew", "revoke", "confirm"]))
+    def a_backend_call_will_fail(self, call: str) -> None:
+        self.house.db.fail(call)
+
+    @rule(data=st.data(), ahead=st.integers(min_value=1, max_value=3))
+    def somebody_else_will_revoke_in_between(self, data: st.DataObject, ahead: int) -> None:
+        kind, value = self._selector(data)
+        revoker = self._second()
+
+        async def meanwhile() -> None:
+            house = self.house
+            mine, house.revoker = house.revoker, revoker
+            try:
+                await house.revoke(kind, value)
+            except LockstepError:
+                return
+            finally:
+                house.revoker = mine
+
+        self.house.state.before_write(ahead, meanwhile)
+
+    @rule(call=st.sampled_from(["issue", "before issue", "renew"]), data=st.data())
+    def something_will_be_revoked_while_the_backend_works(self, call: str, data: st.DataObject) -> None:
+        kind, value = self._selector(data)
+
+        async def meanwhile() -> None:
+            try:
+                await self.house.revoke(kind, value)
+                await self.house.upkeep.tick()
+            except LockstepError:
+                return
+
+        self.house.db.meanwhile(call, meanwhile)
+
+    def _second(self) -> Any:
+        """The revoker of another broker on the same state."""
+        if self.other is None:
+            house = self.house
+            mine = dict(house.__dict__)
+            self.run(house.start())
+            self.other = (house.revoker,)
+            house.__dict__.update(mine)
+        return self.other[0]
+
+    @rule()
+    def restart(self) -> None:
+        self.house.state.calm()
+        self.run(self.house.start())
+        self.other = None
+
+    # --- time -------------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([0.0, 0.001, 1.0, 30.0, 61.0, 119.999, 120.0, 301.0]))
+    def wait(self, seconds: float) -> None:
+        self.house.clock.advance(seconds)
+
+    @rule()
+    def tick(self) -> None:
+        self.attempt(self.house.upkeep.tick())
+
+    # --- what always holds ------------------------------------------------------------------------
+
+    def _granted(self, workload: Workload, answer: IssueAnswer) -> None:
+        """A grant was answered: nothing that was durable before its answer may stand against it."""
+        lease = answer.lease
+        assert lease.expires_at > self.house.now
+        row = self.run(workload.row())
+        assert row.state is not AttestationState.REVOKED
+        assert lease.expires_at <= min(row.expires_at, row.identity.not_after, lease.max_expires_at)
+        hits = self._denials_of(workload, lease.id, lease.handle)
+        assert [entry for entry in hits if entry.body.cut and entry.seq > lease.as_of] == []
+        assert [entry for entry in hits if self._bans(entry)] == []
+        self.answers.append((workload, answer))
+
+    def _bans(self, entry: LogEntry) -> bool:
+        body = entry.body
+        lifted = any(
+            item.body.kind is EntryKind.LIFTED and item.body.refers_to == entry.seq
+            for item in self.house.state._tables.log.values()
+        )
+        return body.ban and not lifted and (body.until is None or self.house.now < body.until)
+
+    def _denials_of(self, workload: Workload, lease_id: str, handle: str) -> list[LogEntry]:
+        """Log entries that name something of a workload or its lease: worked out without the broker's help."""
+        tables = self.house.state._tables
+        row = tables.attestations[workload.id]
+        loaded = {item.digest.hex() for item in tables.code[row.code_set].units}
+        names = {
+            ("attestation", workload.id),
+            ("lease", lease_id),
+            ("token", handle),
+            ("identity", workload.identity.name),
+            ("key", workload.thumbprint.hex()),
+            ("node", workload.place.node),
+            ("pod", workload.place.pod_uid),
+            *(("digest", item) for item in loaded),
+        }
+        process = workload.process
+        names.add(("process", f"{process.node}/{process.boot_id}/{process.pid}/{process.start_ticks}"))
+        return [
+            entry
+            for entry in tables.log.values()
+            if entry.body.kind is EntryKind.REVOKED
+            and (entry.body.selector.kind.value, entry.body.selector.value) in names
+        ]
+
+    @invariant()
+    def a_denied_token_is_never_good(self) -> None:
+        self.house.state.reads_down = False
+        tables = self.house.state._tables
+        for workload, answer in self.answers[-12:]:
+            lease = tables.leases[answer.lease.id]
+            found = self.run(self.house.issuer.introspect(lease.handle, None))
+            if not found.active:
+                continue
+            assert lease.state is LeaseState.ACTIVE
+            assert self.house.now < lease.expires_at
+            row = tables.attestations[workload.id]
+            assert row.state is AttestationState.ALIVE
+            # What this broker has not read yet, it learns by its poll; what it has, it acts upon.
+            seen = self.house.feed.denials.seq
+            hits = self._denials_of(workload, lease.id, lease.handle)
+            since = [e for e in hits if e.body.cut and lease.as_of < e.seq <= seen]
+            assert since == []
+
+    @invariant()
+    def what_has_ended_stays_ended(self) -> None:
+        tables = self.house.state._tables
+        for lease_id, lease in tables.leases.items():
+            before = self.ended.get(lease_id)
+            assert before is None or lease.state is before
+            if lease.state in TERMINAL:
+                self.ended[lease_id] = lease.state
+        for attestation_id, row in tables.attestations.items():
+            was = self.over.get(attestation_id)
+            assert was is None or row.state is was
+            if row.state is not AttestationState.ALIVE:
+                self.over[attestation_id] = row.state
+
+    @invariant()
+    def sequences_only_grow(self) -> None:
+        tables = self.house.state._tables
+        assert tables.head.seq >= self.head
+        self.head = tables.head.seq
+        for attestation_id, row in tables.attestations.items():
+            assert row.as_of >= self.as_of.get(attestation_id, 0)
+            self.as_of[attestation_id] = row.as_of
+
+    @invariant()
+    def every_secret_has_a_row(self) -> None:
+        leases = self.house.state._tables.leases
+        for handle, known in self.house.db.living.items():
+            rows = [item for item in leases.values() if item.id == known.id or item.handle == handle]
+            assert rows, "a secret that no row knows"
+
+    def teardown(self) -> None:
+        """In calm weather everything that was revoked dies, everything settles, and no secret is left over."""
+        try:
+            house = self.house
+            house.state.calm()
+            house.db._failures.clear()
+            house.db.__dict__.pop("_happens", None)
+            self.run(house.start())
+            for _ in range(12):
+                self.run(house.tick(61.0))
+            self.what_has_ended_stays_ended()
+            assert house.db.living == {}
+            assert [item for item in house.state._tables.leases.values() if item.state.live] == []
+            for revocation in self.run(house.look(lambda tx: tx.revocations.page(1000))):
+                assert self.run(house.settled(revocation.id))
+            assert not house.feed.denials.anticipating
+        finally:
+            self.loop.close()
+
+
+TestVerbs: Callable[..., Awaitable[None]] = Machine.TestCase
+TestVerbs.settings = settings(  # type: ignore[attr-defined]
+    max_examples=40,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
