@@ -38,6 +38,7 @@ Log = structlog.typing.FilteringBoundLogger
 
 _PATIENCE: Final = 5.0
 
+
 class Broker:
     """Start, reload, drain, stop; each of the last two may follow any other.
 
@@ -206,7 +207,9 @@ class Broker:
     # --- parts ------------------------------------------------------------------------------------
 
     def _parts(self, settings: Settings) -> Parts:
-        return Parts(settings.server, self._ring, lambda line: self._log.warning("identity source", problem=line))
+        return Parts(
+            settings.server, self._ring, lambda line: self._log.warning("identity source", problem=line)
+        )
 
     async def _record_roles(self, settings: Settings) -> None:
         """Decisions name a role's version: its text is kept before the first of them."""
@@ -223,7 +226,13 @@ class Broker:
         if changed:
             name = changed[0][0]
             raise ConfigurationRefused(
-                [Problem(shown(settings.file), name, "has changed; restart the broker for it, nothing was reloaded")]
+                [
+                    Problem(
+                        shown(settings.file),
+                        name,
+                        "has changed; restart the broker for it, nothing was reloaded",
+                    )
+                ]
             )
 
     async def _follow(self) -> None:

@@ -83,7 +83,9 @@ def make_verbs(
         log.error("upkeep is held up", reason=error.reason.value, problem=error.message)
 
     def stuck(lease: Lease) -> None:
-        log.critical("a credential cannot be taken back yet", lease=lease.id, role=lease.role, backend=lease.backend)
+        log.critical(
+            "a credential cannot be taken back yet", lease=lease.id, role=lease.role, backend=lease.backend
+        )
 
     return Verbs(
         verifier=Verifier(

@@ -24,6 +24,7 @@ Fault = tuple[str, str, str, str]
 def check(source: Source, server: Server | None, tables: Tables) -> None:
     """Note every fault between tables in `source.problems`."""
     faults = [
+        *_sources(tables),
         *_names(source, tables),
         *_applications(source, tables),
         *_audiences(server, tables),
@@ -54,6 +55,20 @@ def _matches(tables: Tables) -> Iterator[tuple[str, str, MatchTable]]:
             match = entry.identity
             if isinstance(match, MatchTable):
                 yield table, name, match
+
+
+def _sources(tables: Tables) -> Iterator[Fault]:
+    """What a proof says of itself must choose one source."""
+    first: dict[tuple[str, ...], str] = {}
+    for name, table in tables.identity.items():
+        if isinstance(table, SpiffeSource):
+            key: tuple[str, ...] = ("spiffe", table.trust_domain)
+        else:
+            key = ("oidc", table.issuer, table.audience, table.trust_domain)
+        other = first.setdefault(key, name)
+        if other != name:
+            what = "trust domain" if isinstance(table, SpiffeSource) else "issuer and audience"
+            yield "identity", name, "", f"has the {what} of [identity.{other}]; a proof must mean one of them"
 
 
 def _names(source: Source, tables: Tables) -> Iterator[Fault]:

@@ -235,6 +235,11 @@ FAULTS = [
         'ttl = { witnessed = "5m" }',
         'nothing says how long a credential lives at "self"',
     ),
+    (
+        'subject = "dev-app"',
+        'subject = "a", claims = { zone = "eu" }',
+        "identity.claims.zone: [identity.dev] does not",
+    ),
     # the server
     ('client_ca = "mesh-ca.crt"\n', "", "tls.client_ca: is missing"),
     ('key = "server.key"', 'key = "signer.key"', "server.crt: is not the certificate of"),
