@@ -47,7 +47,7 @@ def selector(wire: pb.Selector) -> Selector:
 def selector_message(noun: Selector) -> pb.Selector:
     """Total over the kinds."""
     if noun.kind is SelectorKind.PROCESS:
-        node, boot, pid, ticks = noun.value.split("/")
+        node, boot, pid, ticks = noun.value.rsplit("/", 3)
         process = pb.ProcessInstance(node=node, boot_id=boot, pid=int(pid), start_ticks=int(ticks))
         return pb.Selector(process=process)
     message = pb.Selector()
