@@ -187,4 +187,3 @@ def test_a_receipt_is_signed_with_the_key_of_receipts(broker: Broker, wire: Wire
     forged["payload"] = base64.b64encode(content.replace(b"INC-311", b"INC-312")).decode()
     with pytest.raises(Exception, match="no pinned key signed"):
         DsseVerifier({"receipts": key}).verify(json.dumps(forged).encode(), RECEIPT_PAYLOAD_TYPE)
-

@@ -115,9 +115,7 @@ class TestTokens:
         self, door: Wire, issuer: Issuer, changes: dict[str, Any], why: str
     ) -> None:
         now = int(time.time())
-        moved = {
-            name: now + value if isinstance(value, int) else value for name, value in changes.items()
-        }
+        moved = {name: now + value if isinstance(value, int) else value for name, value in changes.items()}
 
         with pytest.raises(Refused, match=why) as refused:
             attest(door, issuer.token(**{"sub": SUBJECT, "iat": now, "exp": now + 600, **moved}))
@@ -129,7 +127,10 @@ class TestTokens:
         now = int(time.time())
         attest(door, issuer.token(sub=SUBJECT, iat=now + 5, nbf=now + 5))
 
-    @pytest.mark.parametrize("headers", [{"alg": "none"}, {"crit": ["exp"]}, {"typ": "lockstep-proof+jwt"}, {"typ": "secevent+jwt"}])
+    @pytest.mark.parametrize(
+        "headers",
+        [{"alg": "none"}, {"crit": ["exp"]}, {"typ": "lockstep-proof+jwt"}, {"typ": "secevent+jwt"}],
+    )
     def test_another_kind_of_token_is_refused(
         self, door: Wire, issuer: Issuer, headers: dict[str, Any]
     ) -> None:
@@ -160,7 +161,8 @@ class TestTokens:
             try:
                 attest(door, fresh)
             except Refused as refused:
-                assert refused.reason == "identity_unavailable"
+                if refused.reason != "identity_unavailable":
+                    raise
                 return False
             return True
 

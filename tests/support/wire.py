@@ -133,6 +133,8 @@ class Workload:
     def call(self, path: str, body: Message | bytes, answer: type[Any]) -> Any:
         """One proven call."""
         raw = body if isinstance(body, bytes) else body.SerializeToString()
+        if not self.wire.nonce:
+            self.challenge()  # its answer carries the first rolling nonce
         return self.wire.call(path, raw, answer, [self.proof(path, raw)])
 
     def identity(self) -> identity_pb2.IdentityProof:
