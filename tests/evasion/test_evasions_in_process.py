@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -349,3 +350,89 @@ def test_a_rules_engine_inside_approved_code_is_a_known_miss(scene: Range) -> No
         before="import operator",
     )
     assert (found.told, found.new, found.unknown) == ([], set(), [])
+
+
+OWN_MAKER = (
+    "maker = getattr(dataclasses, '_create_fn', None)\n"
+    "if maker:\n    maker('f', [], ['  ' + text], globals={})\n"
+    "else:\n    b = dataclasses._FuncBuilder({})\n    b.add_fn('f', [], ['  ' + text])\n"
+    "    class C: pass\n    b.add_fns_to_class(C)"
+)
+BY_SPEC = (
+    "spec = importlib.util.spec_from_file_location('x', 'evil.py')\n"
+    "m = importlib.util.module_from_spec(spec)\nspec.loader.exec_module(m)"
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "evil"),
+    [
+        ("import runpy", "runpy.run_path('evil.py')"),
+        ("import code", "code.InteractiveInterpreter().runsource(text)"),
+        ("import ctypes", "ctypes.pythonapi.PyRun_SimpleString(text.encode())"),
+        ("import importlib.util", BY_SPEC),
+        ("import builtins", "builtins.eval(compile(text, json.__file__, 'exec'))"),
+        ("import threading", "t = threading.Thread(target=exec, args=(text,)); t.start(); t.join()"),
+        ("import asyncio", "async def f(): exec(text)\nasyncio.run(f())"),
+        ("import os", "pid = os.fork()\nexec(text)\nif not pid: os._exit(0)\nos.waitpid(pid, 0)"),
+        ("import functools", "functools.reduce(lambda a, b: exec(text), [1, 2])"),
+        ("import timeit", "timeit.timeit(text, number=1)"),
+        ("import dataclasses", "run = exec\nrun(text)"),
+    ],
+    ids=lambda value: value if value.startswith("import") else "",
+)
+def test_text_by_any_other_way(scene: Range, before: str, evil: str) -> None:
+    scene.write("evil.py", "evil = 1\n")
+    found = scene.run(evil, before=f"{before}\ntext = 'evil = 1\\n'")
+    names = {item[0] for item in found.told}
+    assert names & {"generated_code", "module"}
+    if "timeit" not in before:
+        assert digest("evil = 1\n") in found.digests
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        "six_like(text)",
+        OWN_MAKER,
+        "jinja2.Environment()._compile(text, 'x')",
+    ],
+    ids=["a namesake", "dataclasses' own maker", "jinja2's own compiler"],
+)
+def test_a_generator_works_for_its_own_package_only(scene: Range, evil: str) -> None:
+    found = scene.run(
+        evil,
+        before="import dataclasses, jinja2\ntext = 'evil = 1'\ndef six_like(t): exec(t)\n"
+        "jinja2.Template('x').render()",
+    )
+    assert "generated_code" in found.kinds
+
+
+def test_a_dropped_archive(scene: Range) -> None:
+    with zipfile.ZipFile(scene.folder / "evil.zip", "w") as archive:
+        archive.writestr("inside.py", "evil = 1\n")
+    found = scene.run("sys.path.insert(0, 'evil.zip')\nimport inside", before="import zipimport")
+    assert ("module", digest("evil = 1\n")) in {item[:2] for item in found.told}
+    assert ("python_archive", digest((scene.folder / "evil.zip").read_bytes())) in found.new
+
+
+def test_a_library_by_the_loader_s_own_function(scene: Range) -> None:
+    library = scene.library()
+    found = scene.run("process.dlopen(b'./evil.so', 2)", before="import ctypes\nprocess = ctypes.CDLL(None)")
+    assert ("library", digest(library.read_bytes())) in {item[:2] for item in found.told}
+
+
+def test_an_extension_module_that_nobody_approved(scene: Range) -> None:
+    library = scene.library("void *PyInit_evil(void) { return 0; }")
+    library.rename(scene.folder / "evil.so")
+    found = scene.run("try:\n    import evil\nexcept SystemError:\n    pass")
+    content = digest((scene.folder / "evil.so").read_bytes())
+    assert ("library", content) in {item[:2] for item in found.told}
+
+
+def test_an_import_taken_out_of_sight_again(scene: Range) -> None:
+    source = scene.write("late.py", "evil = 1\n")
+    found = scene.run("import late, os\ndel sys.modules['late']\nos.unlink('late.py')")
+    assert digest("evil = 1\n") in found.digests
+    assert ("python_source", digest("evil = 1\n")) not in found.new  # the measurement alone would miss it
+    assert not source.exists()

@@ -12,13 +12,11 @@ from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Final
 
-STANDARD: Final = frozenset(
+ANYBODY: Final = frozenset(
     {
-        # Text that is only parsed, or whose code is made of names that approved code chose.
+        # Text that is only parsed, or whose code is made of names that the caller chose.
         "ast:parse",
         "collections:namedtuple",
-        "dataclasses:_create_fn",
-        "dataclasses:_FuncBuilder.add_fns_to_class",
         "types:coroutine",
         "typing:ForwardRef.__init__",
         "typing:ForwardRef._evaluate",
@@ -26,12 +24,15 @@ STANDARD: Final = frozenset(
         "typing_extensions:evaluate_forward_ref",
     }
 )
-LIBRARIES: Final = frozenset(
+"""May be called from anywhere."""
+WITHIN: Final = frozenset(
     {
         "attr._make:_compile_and_eval",
         "attr._make:_linecache_and_compile",
         "attr._make:_make_method",
         "cffi.cparser:_get_parser",
+        "dataclasses:_FuncBuilder.add_fns_to_class",
+        "dataclasses:_create_fn",
         "decorator:FunctionMaker.make",
         "jinja2.bccache:Bucket.bytecode_from_string",
         "jinja2.bccache:Bucket.load_bytecode",
@@ -40,8 +41,6 @@ LIBRARIES: Final = frozenset(
         "mako.template:_compile",
         "mako.template:_compile_text",
         "networkx.utils.decorators:argmap.compile",
-        "numpy._core.overrides:array_function_dispatch",
-        "numpy.core.overrides:array_function_dispatch",
         "ply.yacc:yacc",
         "scipy._lib.decorator:FunctionMaker.make",
         "scipy.stats._distn_infrastructure:rv_generic._construct_argparser",
@@ -56,14 +55,16 @@ LIBRARIES: Final = frozenset(
         "werkzeug.routing.rules:Rule._compile_builder",
     }
 )
+"""Run whatever text they are handed: only when their own package calls them."""
 
 
 class Generators:
     """Which frames are generators: by module and qualified name, verified against the loaded module itself."""
 
-    def __init__(self, names: Iterable[str] = STANDARD | LIBRARIES) -> None:
-        """`names` are ``module:qualname``."""
-        self._names = frozenset(names)
+    def __init__(self, anybody: Iterable[str] = ANYBODY, within: Iterable[str] = WITHIN) -> None:
+        """``module:qualname`` each: those that anybody may call, and those that only their own package may."""
+        self._anybody = frozenset(anybody)
+        self._within = frozenset(within)
         self._refused: set[str] = set()
 
     def refuse_file(self, path: str) -> None:
@@ -79,11 +80,12 @@ class Generators:
         """
         if frame is None:
             return False
-        module_name = frame.f_globals.get("__name__")
+        module_name = str(frame.f_globals.get("__name__"))
         code = frame.f_code
-        if f"{module_name}:{code.co_qualname}" not in self._names:
+        name = f"{module_name}:{code.co_qualname}"
+        if name not in self._anybody and not (name in self._within and _called_within(frame, module_name)):
             return False
-        module = sys.modules.get(str(module_name))
+        module = sys.modules.get(module_name)
         spec = getattr(module, "__spec__", None)
         return (
             module is not None
@@ -91,6 +93,13 @@ class Generators:
             and code.co_filename == getattr(spec, "origin", None)
             and code.co_filename not in self._refused
         )
+
+
+def _called_within(frame: FrameType, module_name: str) -> bool:
+    caller = frame.f_back
+    if caller is None:
+        return False
+    return str(caller.f_globals.get("__name__")).partition(".")[0] == module_name.partition(".")[0]
 
 
 def frames(frame: FrameType | None, most: int) -> Iterator[FrameType]:

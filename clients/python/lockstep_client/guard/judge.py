@@ -67,6 +67,7 @@ class Judge:
             "object.__setattr__": self.assign,
             "import": self.load_extension,
             "ctypes.dlopen": self.open_library,
+            "sqlite3.load_extension": self.open_extension,
             "open": self.open_file,
             "cpython.PyInterpreterState_New": self.interpreter,
             "subprocess.Popen": self.process,
@@ -146,6 +147,10 @@ class Judge:
             path = os.fsdecode(name)
             if "/" in path:
                 yield from self._file("library", path, os.path.basename(path))
+
+    def open_extension(self, args: tuple[Any, ...], frame: FrameType | None) -> Iterator[Observation]:
+        """A library that a database is told to load."""
+        return self.open_library(args[1:], frame)
 
     def open_file(self, args: tuple[Any, ...], frame: FrameType | None) -> Iterator[Observation]:
         """Writing to a process's memory around its protections."""

@@ -7,11 +7,11 @@ import os
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, Final
 
-from lockstep_client.guard.generators import LIBRARIES, STANDARD, Generators
+from lockstep_client.guard.generators import Generators
 from lockstep_client.guard.judge import Judge, Judgement, concerns
 from lockstep_client.guard.observation import Approved, CodeRefused, GuardMode, Observation
 from lockstep_client.guard.outbox import Outbox
@@ -43,16 +43,16 @@ class Guard:
         approved: Approved,
         *,
         mode: GuardMode = GuardMode.REPORT,
-        generators: Iterable[str] = STANDARD | LIBRARIES,
+        generators: Generators | None = None,
         cache: HashCache | None = None,
     ) -> None:
-        """`generators` (``module:qualname``) may compile text unreported; `approved` may grow later."""
+        """`generators` may compile text unreported, by default the known ones; `approved` may grow later."""
         cache = cache if cache is not None else HashCache()
         self._report = report
         self._enforces = mode is GuardMode.ENFORCE
         self._told: OrderedDict[tuple[str, bytes, str, str], None] = OrderedDict()
         self._outbox = Outbox(report, Sweep(approved, cache, self._tell_from_sweep))
-        judge = Judge(approved, Generators(generators), cache, lambda: self._outbox.put(None))
+        judge = Judge(approved, generators or Generators(), cache, lambda: self._outbox.put(None))
         self._hook = _hook(judge.events(), self._tell, self._enforces)
         self._installed = False
 

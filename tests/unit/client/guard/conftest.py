@@ -17,7 +17,7 @@ from lockstep_client.guard import Approved, Guard, GuardMode, CodeRefused
 from lockstep_client.measure import measure_self
 told = []
 approved = Approved()
-guard = Guard(told.append, approved, mode=GuardMode({mode!r}), generators={generators})
+guard = Guard(told.append, approved, mode=GuardMode({mode!r}))
 approved.add_measurement(measure_self())
 guard.install()
 def tell():
@@ -70,11 +70,10 @@ class Guarded:
         mode: str = "report",
         before: str = "",
         env: Mapping[str, str] | None = None,
-        generators: str = "Guard.__init__.__kwdefaults__['generators']",
     ) -> Told:
         """`before` runs before the guard comes, `text` after it. The script itself is in a file."""
         script = self.folder / "app.py"
-        script.write_text(before + BEGIN.format(mode=mode, generators=generators) + text + END)
+        script.write_text(before + BEGIN.format(mode=mode) + text + END)
         variables = {"PATH": os.environ["PATH"], **(env or {})}
         result = subprocess.run(
             [sys.executable, str(script)],
