@@ -76,8 +76,12 @@ class Certificates:
         """Read the files anew; raises `CertificateError` and then leaves everything as it was."""
         stamp = self._look()
         pair = read_pair(self._certificate, self._key)
-        for context in self._http:
-            context.load_cert_chain(self._certificate, self._key)
+        try:
+            for context in self._http:
+                context.load_cert_chain(self._certificate, self._key)
+        except OSError:
+            # Replaced once more since it was read; `changed` says so, and the next look finds both.
+            raise CertificateError(f"{self._certificate}: changed while it was read") from None
         self._pair = pair
         self._stamp = stamp
 

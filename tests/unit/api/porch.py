@@ -20,6 +20,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 from google.rpc import error_details_pb2, status_pb2
 
+from broker.adapters.identity.spiffe import SpiffeIdentity
 from broker.adapters.limits import TokenBuckets
 from broker.api.answers import Answers
 from broker.api.attestation import AttestationRoom
@@ -49,18 +50,20 @@ from broker.crypto.keyfiles import public_der
 from broker.crypto.proof import RollingNonce, parse_instance_key
 from broker.crypto.ring import JwtRing
 from broker.model.evidence import InstanceKey
-from broker.model.identity import IdentityMatch, JwtProof, WorkloadIdentity
+from broker.model.identity import IdentityMatch, IdentityProof, JwtProof, PeerProof, WorkloadIdentity
 from broker.model.role import DetectorPolicy, Operator, Rate, ResourceServer
 from broker.ports import Detector
 from lockstep.formats import AUTHORIZATION_METADATA, NONCE_METADATA, PROOF_METADATA, PROOF_TYPE, proof_claims
 from lockstep.v1 import attestation_pb2, credential_pb2, evidence_pb2, identity_pb2
 from tests.fakes.evidence import FakeEvidence
+from tests.fakes.identity import FakeIdentity
 from tests.support import pki
 from tests.support.house import APPROVED, DAY, START, House, policy
 
 CLUSTER = "lockstep"
 ISSUER = "https://broker.example"
 AUDIENCE = "https://api.example"
+YEAR = 365 * DAY
 PLENTY = Rate(100_000, 60.0)
 
 ATTESTATION = "/lockstep.v1.AttestationService/"
@@ -73,6 +76,18 @@ class KeyedEvidence(FakeEvidence):
 
     def parse_key(self, spki: bytes) -> InstanceKey:
         return parse_instance_key(spki)
+
+
+class Identities:
+    """Tokens by hand, certificates for real."""
+
+    def __init__(self, tokens: FakeIdentity, certificates: SpiffeIdentity) -> None:
+        self._tokens = tokens
+        self._certificates = certificates
+
+    async def verify(self, proof: IdentityProof, now: float) -> WorkloadIdentity:
+        source = self._certificates if isinstance(proof, PeerProof) else self._tokens
+        return await source.verify(proof, now)
 
 
 class Sources:
@@ -107,7 +122,11 @@ class Porch:
         now = time.time()
         self.root = pki.authority("porch root", now=now)
         self.certificate, self.key = pki.server(self.root, now=now).write(self.folder, "door")
-        self.spiffe_root = pki.authority("spiffe root", now=now)
+        # Long enough for the clock of the house, which stands some way ahead.
+        self.spiffe_root = pki.authority("spiffe root", now=now, life=YEAR)
+        bundle = self.folder / "bundle.pem"
+        bundle.write_bytes(self.spiffe_root.pem)
+        identities = Identities(house.identities, SpiffeIdentity("spiffe", "example.org", bundle))
         self.signing = ec.generate_private_key(ec.SECP256R1())
         self.ring = JwtRing(self.signing, issuer=ISSUER)
         log = structlog.wrap_logger(None, processors=[self._line], wrapper_class=structlog.BoundLogger)
@@ -115,7 +134,7 @@ class Porch:
         possession = Possession(
             CLUSTER, RollingNonce(b"n" * 32), KnownKeys(house.state, self.limits.known_keys), self.used
         )
-        threshold = Threshold(possession, house.identities, house.people, DoorRates(TokenBuckets(self.rates)))
+        threshold = Threshold(possession, identities, house.people, DoorRates(TokenBuckets(self.rates)))
         self.crew = Crew(10, log)
         watch = WatchRoom(house.feed, house.state, house.clock, self.drain, self.limits, self.metrics)
         rooms = (
@@ -178,7 +197,7 @@ class Porch:
     def svid_channel(self, spiffe_id: str, **changes: Any) -> grpc.aio.Channel:
         """A connection to the `mtls` listener with an SVID; `changes` bend it."""
         issuer = changes.pop("issuer", self.spiffe_root)
-        svid = pki.svid(issuer, spiffe_id, now=time.time(), **changes)
+        svid = pki.svid(issuer, spiffe_id, now=time.time(), **{"life": YEAR / 2, **changes})
         credentials = grpc.ssl_channel_credentials(self.root.pem, svid.key_pem, svid.pem)
         return self._open(f"127.0.0.1:{self.doors.mtls_port}", credentials)
 

@@ -1,0 +1,277 @@
+"""TLS of the doors, as it was seen to go wrong elsewhere: resumption, rotation, listeners, stalled handshakes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+from cryptography import x509
+
+from broker.api.limits import Limits
+from broker.api.listening import ListenError
+from broker.api.server import DoorConfig, Doors
+from broker.api.tls import CertificateError, Certificates
+from broker.model.identity import IdentityMatch
+from broker.model.role import Operator
+from lockstep.v1 import attestation_pb2, identity_pb2
+from tests.support import pki
+from tests.unit.api.porch import ATTESTATION, CREDENTIAL, Porch, bearer, call, porch
+from tests.unit.api.test_watch import opened, snapshot, until_beat
+from tests.unit.api.web import ask
+
+pytestmark = pytest.mark.integration
+
+LIST = CREDENTIAL + "ListLeases"
+ANN = "spiffe://example.org/ann"
+
+
+def appoint(found: Porch, spiffe_id: str = ANN) -> None:
+    """An operator by SPIFFE ID."""
+    match = IdentityMatch("spiffe", spiffe_id=spiffe_id)
+    found._book(operators={"ann": Operator("ann", match, frozenset({"read"}))})
+
+
+def handshake(
+    port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None
+) -> tuple[bool, ssl.SSLSession | None, bytes]:
+    """(resumed, session, first bytes of the server); raises where the server refuses."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=5) as raw,
+        context.wrap_socket(raw, server_hostname="localhost", session=session) as tls,
+    ):
+        # With TLS 1.3 a client learns only here whether its certificate was taken.
+        first = tls.recv(1024)
+        if not first:
+            raise ConnectionResetError("closed")
+        return bool(tls.session_reused), tls.session, first
+
+
+def client_context(found: Porch, svid: pki.Certified, version: ssl.TLSVersion) -> ssl.SSLContext:
+    certificate, key = svid.write(found.folder, "client")
+    context = ssl.create_default_context(cadata=found.root.pem.decode())
+    context.load_cert_chain(certificate, key)
+    context.set_alpn_protocols(["h2"])
+    context.minimum_version = context.maximum_version = version
+    return context
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_an_expired_client_certificate_is_not_taken_on_a_resumed_session(
+    tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    async with porch(tmp_path, mtls=True) as found:
+        svid = pki.svid(found.spiffe_root, ANN, now=time.time(), life=2.5)
+        context = client_context(found, svid, version)
+        port = found.doors.mtls_port
+        _, session, first = await asyncio.to_thread(handshake, port, context)
+        assert first
+        resumed, session, _ = await asyncio.to_thread(handshake, port, context, session)
+        assert not resumed
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                await asyncio.to_thread(handshake, port, context)
+            except (ssl.SSLError, ConnectionError):
+                break
+            assert time.monotonic() < deadline
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.to_thread(handshake, port, context, session)
+
+
+async def test_a_certificate_is_judged_on_every_call_of_a_living_connection(tmp_path: Path) -> None:
+    async with porch(tmp_path, mtls=True) as found:
+        appoint(found)
+        channel = found.svid_channel(ANN)
+        assert (await call(channel, LIST, b"")).ok
+        # The connection goes on; the certificate has ended.
+        found.house.clock.advance(365 * 86_400)
+        reply = await call(channel, LIST, b"")
+        assert (reply.code, reply.reason) == (grpc.StatusCode.PERMISSION_DENIED, "identity_rejected")
+
+
+@pytest.mark.parametrize("bent", ["none", "another root", "expired", "plain tls client"])
+async def test_mtls_asks_for_a_certificate_of_its_roots(tmp_path: Path, bent: str) -> None:
+    async with porch(tmp_path, mtls=True) as found:
+        appoint(found)
+        if bent == "another root":
+            issuer = pki.authority("elsewhere", now=time.time(), life=86_400.0)
+            channel = found.svid_channel(ANN, issuer=issuer, life=3600.0)
+        elif bent == "expired":
+            channel = found.svid_channel(ANN, start=-7200.0, life=-3600.0)
+        elif bent == "none":
+            credentials = grpc.ssl_channel_credentials(found.root.pem)
+            channel = found._open(f"127.0.0.1:{found.doors.mtls_port}", credentials)
+        else:
+            channel = grpc.aio.insecure_channel(f"127.0.0.1:{found.doors.mtls_port}")
+            found.channels.append(channel)
+        reply = await call(channel, LIST, b"", timeout=3.0)
+        assert reply.code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_workloads_certificate_is_no_operators(tmp_path: Path) -> None:
+    async with porch(tmp_path, mtls=True) as found:
+        appoint(found)
+        for name in (
+            "spiffe://example.org/ann/x",
+            "spiffe://example.org/an",
+            "spiffe://example.org/workload",
+        ):
+            reply = await call(found.svid_channel(name), LIST, b"")
+            assert (reply.code, reply.reason) == (grpc.StatusCode.PERMISSION_DENIED, "not_entitled"), name
+        for name in ("spiffe://example.org/Ann%0a", "spiffe://other.org/ann", "https://example.org/ann"):
+            reply = await call(found.svid_channel(name), LIST, b"")
+            assert (reply.code, reply.reason) == (grpc.StatusCode.PERMISSION_DENIED, "identity_rejected"), (
+                name
+            )
+        both = found.svid_channel(ANN, uris=[ANN, "spiffe://example.org/other"])
+        assert (await call(both, LIST, b"")).reason == "identity_rejected"
+
+
+async def test_a_bearer_means_the_bearer_even_beside_a_certificate(tmp_path: Path) -> None:
+    async with porch(tmp_path, mtls=True) as found:
+        appoint(found)
+        channel = found.svid_channel(ANN)
+        assert (await call(channel, LIST, b"", bearer("junk"))).reason == "identity_rejected"
+        assert (await call(channel, LIST, b"", bearer(found.know("nobody")))).reason == "not_entitled"
+
+
+async def test_the_certificate_of_the_connection_is_none_on_tls(tmp_path: Path) -> None:
+    async with porch(tmp_path, mtls=True) as found:
+        guest = found.guest()
+        order = await guest.order()
+        order.identity_proof.CopyFrom(
+            identity_pb2.IdentityProof(peer_certificate=identity_pb2.PeerCertificate())
+        )
+        reply = await guest.call(ATTESTATION + "Attest", order)
+        assert (reply.code, reply.reason) == (grpc.StatusCode.UNAUTHENTICATED, "no_identity")
+        # The same order on mtls is judged by the certificate: here, of nobody in any role.
+        guest.channel = found.svid_channel("spiffe://example.org/nobody")
+        order.nonce = await guest.challenge()
+        reply = await guest.call(ATTESTATION + "Attest", order)
+        assert reply.code is grpc.StatusCode.PERMISSION_DENIED
+        assert reply.reason != "no_identity"
+
+
+# --- rotation -------------------------------------------------------------------------------------------
+
+
+async def serial_of(port: int) -> int:
+    """The serial number of the certificate that a listener shows."""
+
+    def look() -> int:
+        pem = ssl.get_server_certificate(("127.0.0.1", port), timeout=5)
+        return x509.load_pem_x509_certificate(pem.encode()).serial_number
+
+    return await asyncio.to_thread(look)
+
+
+async def test_certificates_are_renewed_with_a_stream_alive(tmp_path: Path) -> None:
+    async with porch(tmp_path) as found:
+        line = await opened(found)
+        await snapshot(line)
+        ports = (found.doors.tls_port, found.doors.http_port)
+        before = [await serial_of(port) for port in ports]
+        fresh = pki.server(found.root, now=time.time())
+        pki.replace(found.certificate, fresh.pem)
+        pki.replace(found.key, fresh.key_pem)
+        found.key.chmod(0o600)
+        assert found.certificates.changed()
+        found.doors.reload()
+        assert not found.certificates.changed()
+        after = [await serial_of(port) for port in ports]
+        assert after == [fresh.certificate.serial_number] * 2
+        assert set(before).isdisjoint(after)
+        await until_beat(line, 1)
+        assert (await ask(found, "GET", "/healthz")).status == 200
+        again = await opened(found)
+        await snapshot(again)
+
+
+@pytest.mark.parametrize("fault", ["missing", "junk", "another key", "open to all"])
+async def test_what_cannot_be_used_changes_nothing(tmp_path: Path, fault: str) -> None:
+    async with porch(tmp_path) as found:
+        before = await serial_of(found.doors.tls_port)
+        fresh = pki.server(found.root, now=time.time())
+        if fault == "missing":
+            found.certificate.unlink()
+        elif fault == "junk":
+            pki.replace(found.certificate, b"junk")
+        elif fault == "another key":
+            pki.replace(found.certificate, fresh.pem)
+        else:
+            pki.replace(found.certificate, fresh.pem)
+            pki.replace(found.key, fresh.key_pem)
+            found.key.chmod(0o644)
+        with pytest.raises(CertificateError) as caught:
+            found.doors.reload()
+        assert str(tmp_path) in str(caught.value)
+        assert "PRIVATE" not in str(caught.value)
+        assert await serial_of(found.doors.tls_port) == before
+        assert (await ask(found, "GET", "/healthz")).status == 200
+
+
+# --- listeners -------------------------------------------------------------------------------------------
+
+
+async def test_a_second_broker_on_the_same_port_fails(tmp_path: Path) -> None:
+    async with porch(tmp_path) as found:
+        doors = found.doors
+        for taken in (found.doors.tls_port, found.doors.http_port):
+            second = Doors(
+                DoorConfig(tls=f"127.0.0.1:{taken}"),
+                doors._gate,
+                Certificates(found.certificate, found.key),
+                found.crew,
+                found.drain,
+                doors._log,
+            )
+            with pytest.raises(ListenError, match=str(taken)):
+                await second.start()
+
+
+async def test_a_stalled_grpc_handshake_is_let_go(tmp_path: Path) -> None:
+    async with porch(tmp_path, limits=Limits(handshake=0.3)) as found:
+        reader, writer = await asyncio.open_connection("127.0.0.1", found.doors.tls_port)
+        writer.write(b"\x16\x03\x01")
+        async with asyncio.timeout(10):
+            try:
+                while await reader.read(1024):
+                    pass
+            except ConnectionError:
+                pass
+        writer.close()
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
+@pytest.mark.parametrize("door", ["tls_port", "http_port"])
+async def test_old_tls_is_refused(tmp_path: Path, door: str) -> None:
+    async with porch(tmp_path) as found:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.to_thread(handshake, getattr(found.doors, door), context)
+
+
+async def test_a_connection_grows_old_without_an_error(tmp_path: Path) -> None:
+    """Clients must spread again and certificates be seen again: no call fails for it."""
+    async with porch(tmp_path, limits=Limits(connection_age=0.5, connection_grace=5.0)) as found:
+        channel = found.channel()
+        request = attestation_pb2.GetChallengeRequest()
+        request.instance_key.spki = found.guest().spki
+        raw = request.SerializeToString()
+        ends = time.monotonic() + 2.5
+        calls = 0
+        while time.monotonic() < ends:
+            assert (await call(channel, ATTESTATION + "GetChallenge", raw)).ok
+            calls += 1
+        assert calls > 100
