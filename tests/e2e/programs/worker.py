@@ -110,9 +110,8 @@ def main() -> int:
                 in_a_fork(lockstep, credential)
             elif words[0] == "threads":
                 in_threads(credential, int(words[1]))
-            elif words[0] == "exec":
-                exec(compile(words[1], words[2], "exec"), {})
-                say("answer")
+            elif words[0] == "headers":
+                say("answer", headers=credential.http_headers(words[1], words[2]))
             elif words[0] == "quit":
                 break
     return 0
