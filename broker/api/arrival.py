@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Generic, TypeVar
 from urllib.parse import unquote
 
@@ -89,6 +90,7 @@ def peer_of(auth_context: Mapping[str, Iterable[bytes]]) -> PeerProof | None:
     return PeerProof(leaf, tuple(links[: _MAX_CHAIN + 1]))
 
 
+@lru_cache(maxsize=4096)
 def rate_address(peer: str) -> str:
     """The address that rates are counted by: an IPv4 address, or the /64 of an IPv6 address.
 

@@ -64,10 +64,11 @@ class DetectionRoom:
                 continue
             if kind != "detection":
                 raise InvalidRequest("after the opening, detections and heartbeats")
+            started = self._clock.monotonic()
             detection = convert.detection(message.detection, name, self._clock.now())
             if isinstance(caller, WorkloadCaller):
                 answer = await self._reporter.report_self(caller, detection)
             else:
                 answer = await self._reporter.report(detection, caller.policy)
-            self._metrics.detection(name, answer.state.value)
+            self._metrics.detection(name, answer.state, self._clock.monotonic() - started)
             await duplex.send(convert.report_response(message.detection.seq, answer))

@@ -30,6 +30,10 @@ def parse(kind: type[M], raw: bytes, limit: int) -> M:
     return message
 
 
+class Unread(LimitExceeded):
+    """The caller does not read: nothing more can be sent to it."""
+
+
 class Duplex(Generic[In, Out]):
     """A stream in a room's hands. One task reads ahead, since a read must never be cancelled half-way."""
 
@@ -83,9 +87,9 @@ class Duplex(Generic[In, Out]):
         return None if raw is None else parse(self._kind, raw, self._limit)
 
     async def send(self, message: Out) -> None:
-        """Raises `LimitExceeded` where the caller does not read."""
+        """Raises `Unread`."""
         try:
             async with asyncio.timeout(self._write_timeout):
                 await self._context.write(message.SerializeToString())
         except TimeoutError:
-            raise LimitExceeded("the stream is not read") from None
+            raise Unread("the stream is not read") from None

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from broker.model.credential import LeaseState
+from broker.model.detection import DetectionState
 
 _CALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 6.0, 30.0, 120.0, 600.0)
@@ -97,23 +98,28 @@ class Metrics:
         """One stream more, or fewer."""
         self._streams.labels(method).inc(change)
 
-    def detection(self, detector: str, state: str) -> None:
-        """One report was answered. `detector` is a configured name, or ``workload``."""
-        self._detections.labels(detector, state).inc()
+    def detection(self, detector: str, state: DetectionState, seconds: float) -> None:
+        """One report was answered after some seconds. `detector` is a configured name, or ``self``."""
+        self._detections.labels(detector, state.value).inc()
+        if state is DetectionState.APPLIED:
+            self.stage("denied", seconds)
 
     def stage(self, name: str, seconds: float) -> None:
-        """A revocation reached a stage (``denied``, ``told``, ``cleaned``, ``confirmed``) after some seconds."""
+        """A revocation reached a stage after some seconds: ``denied`` durably, ``told`` to one watcher."""
         self._stages.labels(name).observe(max(0.0, seconds))
 
-    def state(self, leases: Mapping[LeaseState, int], attestations: int, denials: int, age: float) -> None:
+    def feed(self, denials: int, age: float) -> None:
+        """How much this replica denies, and how old (seconds) its view is."""
+        self._denials.set(denials)
+        self._age.set(age)
+
+    def state(self, leases: Mapping[LeaseState, int], attestations: int) -> None:
         """What the state holds now, at a scrape."""
         for lease_state in LeaseState:
             if lease_state.live:
                 self._leases.labels(lease_state.value).set(leases.get(lease_state, 0))
         self._stuck.set(leases.get(LeaseState.STUCK, 0))
         self._attestations.set(attestations)
-        self._denials.set(denials)
-        self._age.set(age)
 
     def exposition(self) -> bytes:
         """The OpenMetrics text."""

@@ -12,9 +12,11 @@ from broker.errors import LimitExceeded
 class Seats:
     """Owned by one event loop."""
 
-    def __init__(self, total: int, each: int) -> None:
+    def __init__(self, total: int, each: int, opening: int = 256) -> None:
+        """`opening` bounds the streams of one address that have not yet said whose they are."""
         self._total = total
         self._each = each
+        self._opening = opening
         self._taken: Counter[str] = Counter()
         self._sum = 0
 
@@ -23,12 +25,15 @@ class Seats:
 
     def opening(self, address: str) -> AbstractContextManager[None]:
         """A seat for a stream that has not yet said whose it is."""
-        return self.take(f"opening:{address}")
+        return self._seat(f"opening:{address}", self._opening)
+
+    def take(self, caller: str) -> AbstractContextManager[None]:
+        """One seat for as long as the block runs; raises `LimitExceeded`."""
+        return self._seat(caller, self._each)
 
     @contextmanager
-    def take(self, caller: str) -> Iterator[None]:
-        """One seat for as long as the block runs; raises `LimitExceeded`."""
-        if self._sum >= self._total or self._taken[caller] >= self._each:
+    def _seat(self, caller: str, each: int) -> Iterator[None]:
+        if self._sum >= self._total or self._taken[caller] >= each:
             if not self._taken[caller]:
                 del self._taken[caller]
             raise LimitExceeded("too many open streams", retry_after=1.0)

@@ -8,7 +8,7 @@ from broker.api.arrival import Call
 from broker.api.callers import Named
 from broker.api.convert import revocations as convert
 from broker.api.drain import Drain
-from broker.api.duplex import Duplex
+from broker.api.duplex import Duplex, Unread
 from broker.api.following import Behind, Follower, Told, Watch
 from broker.api.limits import Limits
 from broker.api.metrics import Metrics
@@ -66,6 +66,8 @@ class WatchRoom:
         told = Told([self._feed.subscribe(audience) for audience in _audiences(call.caller)])
         try:
             await self._watch(first.open, await self._view(call.caller), duplex, told)
+        except Unread:
+            raise
         except (Behind, LimitExceeded) as error:
             reason = str(error) or "fell behind"
             await duplex.send(pb.WatchRevocationsResponse(resync=pb.Resync(reason=reason)))

@@ -85,6 +85,7 @@ class StatusRoom:
         """OpenMetrics text."""
         if self._local_only and not asked.call.address.startswith(_LOOPBACK):
             raise NotFound("no such path")
+        self._metrics.feed(len(self._feed.denials), self._feed.age())
         await self._count()
         return Response(self._metrics.exposition(), media_type=CONTENT_TYPE)
 
@@ -103,4 +104,4 @@ class StatusRoom:
         except Unavailable:
             # The other numbers are wanted all the more.
             return
-        self._metrics.state(leases, attestations, len(self._feed.denials), self._feed.age())
+        self._metrics.state(leases, attestations)

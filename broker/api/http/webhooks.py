@@ -59,8 +59,9 @@ class WebhookRoom:
         for detection in detections:
             if detection.kind is DetectionKind.HEARTBEAT:
                 continue
+            started = self._clock.monotonic()
             answer = await self._reporter.report(detection, policy)
-            self._metrics.detection(policy.name, answer.state.value)
+            self._metrics.detection(policy.name, answer.state, self._clock.monotonic() - started)
             reports.append(
                 {
                     "event": detection.event_id,
