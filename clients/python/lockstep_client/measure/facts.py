@@ -66,17 +66,17 @@ def module_facts() -> list[Fact]:
     woken, and never believes ``__file__`` alone.
     """
     found: list[Fact] = []
-    seen: set[tuple[int, str]] = set()
+    seen: set[int] = set()
     for name, module in list(sys.modules.items()):
         namespace = _namespace(module)
         if name in ("__main__", "__mp_main__") and namespace.get("__spec__") is None:
             found.extend(_main(name, namespace))
             continue
-        spec = namespace.get("__spec__") or _spec_of_stand_in(module)
-        marker = (id(spec) if spec is not None else id(module), "")
-        if marker in seen and sys.modules.get(getattr(spec, "name", "")) is module:
-            continue
-        seen.add(marker)
+        spec = namespace.get("__spec__") or _spec_of_stand_in(module, namespace)
+        if id(spec) in seen and sys.modules.get(getattr(spec, "name", "")) is module:
+            continue  # the same module under another name
+        if spec is not None:
+            seen.add(id(spec))
         found.extend(_module(name, module, namespace, spec))
     text = command_text(getattr(sys, "orig_argv", []))
     if text is not None and not OWN_COMMANDS.match(text):
@@ -92,9 +92,9 @@ def _namespace(module: object) -> dict[str, object]:
     return found if isinstance(found, dict) else dict(found)
 
 
-def _spec_of_stand_in(module: object) -> object:
-    """A module that put an object or a class in its own place: the spec of where its functions came from."""
-    if isinstance(module, ModuleType):
+def _spec_of_stand_in(module: object, namespace: dict[str, object]) -> object:
+    """A module that put an object of its own in its place: the spec of where its functions came from."""
+    if type(module) is ModuleType or _defines_functions(namespace):
         return None
     kind = module if isinstance(module, type) else type(module)
     for value in _functions(kind):
@@ -129,7 +129,13 @@ def _module(name: str, module: object, namespace: dict[str, object], spec: objec
         return [(UNKNOWN, name, "", (), "its spec has no name")]
     if spec_name != name and name not in ("__main__", "__mp_main__"):
         own = sys.modules.get(spec_name)
-        if own is not None and own is not module and isinstance(module, ModuleType):
+        # A stand-in has no spec of its own and claims nothing.
+        if (
+            own is not None
+            and own is not module
+            and "__spec__" in namespace
+            and isinstance(module, ModuleType)
+        ):
             return [(UNKNOWN, name, "", (), f"claims to be {spec_name}, which is another module")]
     kind = loader if isinstance(loader, type) else type(loader)
     if kind is importlib.machinery.SourceFileLoader and isinstance(origin, str):
@@ -152,7 +158,33 @@ def _module(name: str, module: object, namespace: dict[str, object], spec: objec
         return _without_spec(name, module, namespace)
     if loader is None and origin is None:
         return _without_spec(name, module, namespace)
-    return [(UNKNOWN, name, origin if isinstance(origin, str) else "", (), f"loaded by {_label(kind)}")]
+    return _by_another_loader(name, namespace, kind)
+
+
+def _by_another_loader(name: str, namespace: dict[str, object], kind: type) -> list[Fact]:
+    """A loader that is not the import system's own: its code is unknown, but for two harmless habits.
+
+    An importer that hands out a module that exists already (six, setuptools)
+    writes its name over the spec and leaves ``__loader__``; a namespace in which
+    nothing was executed has no code.
+    """
+    loader = namespace.get("__loader__")
+    path = getattr(loader, "path", None)
+    if type(loader) is importlib.machinery.SourceFileLoader and isinstance(path, str):
+        cached = namespace.get("__cached__")
+        return [(SOURCE, name, path, (cached,) if isinstance(cached, str) else (), "")]
+    if type(loader) is importlib.machinery.ExtensionFileLoader and isinstance(path, str):
+        return [(EXTENSION, name, path, (), "")]
+    if "__builtins__" not in namespace and not _defines_functions(namespace):
+        return []
+    return [(UNKNOWN, name, "", (), f"loaded by {_label(kind)}")]
+
+
+def _defines_functions(namespace: dict[str, object]) -> bool:
+    return any(
+        isinstance(value, FunctionType) and value.__globals__ is namespace
+        for value in list(namespace.values())
+    )
 
 
 def _bytecode(namespace: dict[str, object], spec: object, loader: object, origin: str) -> tuple[str, ...]:
@@ -176,9 +208,8 @@ def _without_spec(name: str, module: object, namespace: dict[str, object]) -> li
         return []
     if "__builtins__" in namespace:
         return [(UNKNOWN, name, "", (), "made by exec: no file behind it")]
-    for value in list(namespace.values()):
-        if isinstance(value, FunctionType) and value.__globals__ is namespace:
-            return [(UNKNOWN, name, "", (), "holds functions that no file defines")]
+    if _defines_functions(namespace):
+        return [(UNKNOWN, name, "", (), "holds functions that no file defines")]
     return []
 
 

@@ -181,6 +181,42 @@ def test_a_loader_of_its_own_is_unknown(lab: Any) -> None:
     assert told.unknown == {"mine": "loaded by __main__.Mine"}
 
 
+ALIASING = """
+import tell, sys, importlib.abc, importlib.util, types, colorsys
+class Aliases(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path, target=None):
+        return importlib.util.spec_from_loader(name, self) if name in ("alias", "moves") else None
+    def create_module(self, spec):
+        return colorsys if spec.name == "alias" else types.ModuleType("moves")
+    def exec_module(self, module): pass
+sys.meta_path.insert(0, Aliases())
+import alias, moves
+assert colorsys.__spec__.name == "alias"
+tell.tell()
+"""
+
+
+def test_a_module_under_another_name_is_still_its_file(lab: Any) -> None:
+    """As six and setuptools do: the importer's name is written over the spec of a real module."""
+    lab.write("app.py", ALIASING)
+    told = lab.run("app.py")
+    assert told.unknown == {}
+    assert told.kinds_of("colorsys") | told.kinds_of("alias") <= {"python_bytecode", "python_source"}
+    assert told.kinds_of("colorsys") | told.kinds_of("alias")
+
+
+def test_a_module_that_puts_an_object_in_its_place_is_its_file(lab: Any) -> None:
+    lab.write(
+        "wrapped.py",
+        "import sys, types\nclass Wrapper(types.ModuleType):\n    def __getattr__(self, name): return 1\n"
+        "own = Wrapper('wrapped')\nown.__builtins__ = __builtins__\nsys.modules['wrapped'] = own\n",
+    )
+    lab.write("app.py", "import tell, wrapped\ntell.tell()\n")
+    told = lab.run("-B", "app.py")
+    assert told.unknown == {}
+    assert told.kinds_of("wrapped") == {"python_source"}
+
+
 def test_an_archive_is_one_unit(lab: Any, digest: Digest) -> None:
     lab.write("app.py", "import sys\nsys.path.insert(0, 'code.zip')\nimport inside, tell\ntell.tell()\n")
     with zipfile.ZipFile(lab.folder / "code.zip", "w") as archive:
