@@ -130,12 +130,9 @@ def _module(name: str, module: object, namespace: dict[str, object], spec: objec
     if spec_name != name and name not in ("__main__", "__mp_main__"):
         own = sys.modules.get(spec_name)
         # A stand-in has no spec of its own and claims nothing.
-        if (
-            own is not None
-            and own is not module
-            and "__spec__" in namespace
-            and isinstance(module, ModuleType)
-        ):
+        if own is not None and own is not module and namespace.get("__spec__") is spec:
+            if not _holds_code(namespace):
+                return []
             return [(UNKNOWN, name, "", (), f"claims to be {spec_name}, which is another module")]
     kind = loader if isinstance(loader, type) else type(loader)
     if kind is importlib.machinery.SourceFileLoader and isinstance(origin, str):
@@ -175,9 +172,14 @@ def _by_another_loader(name: str, namespace: dict[str, object], kind: type) -> l
         return [(SOURCE, name, path, (cached,) if isinstance(cached, str) else (), "")]
     if type(loader) is importlib.machinery.ExtensionFileLoader and isinstance(path, str):
         return [(EXTENSION, name, path, (), "")]
-    if "__builtins__" not in namespace and not _defines_functions(namespace):
+    if not _holds_code(namespace):
         return []
     return [(UNKNOWN, name, "", (), f"loaded by {_label(kind)}")]
+
+
+def _holds_code(namespace: dict[str, object]) -> bool:
+    """True where text was executed in a namespace: ``exec`` leaves ``__builtins__`` behind."""
+    return "__builtins__" in namespace or _defines_functions(namespace)
 
 
 def _defines_functions(namespace: dict[str, object]) -> bool:
