@@ -154,7 +154,7 @@ class Porch:
         self.readiness = Readiness(house.feed, self.drain, self.limits)
         answers = {
             **WebhookRoom(self.sources, house.reporter, house.clock, self.limits, self.metrics).answers(),
-            **TokenRoom(house.issuer, self.ring, house.feed, ISSUER, self.limits).answers(),
+            **TokenRoom(house.issuer, house.revoker, self.ring, house.feed, ISSUER, self.limits).answers(),
             **StatusRoom(
                 self.readiness,
                 self.metrics,
