@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -156,6 +157,21 @@ async def test_the_certificate_of_the_connection_is_none_on_tls(tmp_path: Path) 
         reply = await guest.call(ATTESTATION + "Attest", order)
         assert reply.code is grpc.StatusCode.PERMISSION_DENIED
         assert reply.reason != "no_identity"
+        # And of one who is in a role.
+        match = IdentityMatch("spiffe", spiffe_id="spiffe://example.org/shop")
+        book = found.house.people.book
+        roles = {**book.roles, "api": replace(book.roles["api"], identity=match)}
+        found.house.people.book = replace(book, roles=roles)
+        shop = found.guest()
+        shop.channel = found.svid_channel("spiffe://example.org/shop")
+        order = await shop.order()
+        order.identity_proof.CopyFrom(
+            identity_pb2.IdentityProof(peer_certificate=identity_pb2.PeerCertificate())
+        )
+        reply = await shop.call(ATTESTATION + "Attest", order)
+        assert reply.ok, reply
+        shop.id = attestation_pb2.AttestResponse.FromString(reply.raw).attestation_id
+        assert (await shop.issue()).lease.identity == "spiffe://example.org/shop"
 
 
 # --- rotation -------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Final, Generic, TypeVar
 
@@ -17,6 +18,7 @@ M = TypeVar("M")
 # RFC 3339 years 1 to 9999, as google.protobuf.Timestamp demands.
 _FIRST: Final = -62_135_596_800
 _LAST: Final = 253_402_300_799
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Twins(Generic[W, M]):
@@ -70,10 +72,6 @@ def digest(value: bytes, what: str) -> bytes:
 
 def text(value: str, what: str, limit: int = 1024, *, empty: bool = True) -> str:
     """A bounded text without control characters; raises `InvalidRequest`."""
-    if (
-        len(value) > limit
-        or (not value and not empty)
-        or any(ord(char) < 32 or ord(char) == 127 for char in value)
-    ):
+    if len(value) > limit or (not value and not empty) or _CONTROL.search(value):
         raise InvalidRequest(f"{what}: missing, too long or not printable")
     return value

@@ -78,16 +78,15 @@ class KeyedEvidence(FakeEvidence):
         return parse_instance_key(spki)
 
 
-class Identities:
+class Identities(FakeIdentity):
     """Tokens by hand, certificates for real."""
 
-    def __init__(self, tokens: FakeIdentity, certificates: SpiffeIdentity) -> None:
-        self._tokens = tokens
-        self._certificates = certificates
+    certificates: SpiffeIdentity
 
     async def verify(self, proof: IdentityProof, now: float) -> WorkloadIdentity:
-        source = self._certificates if isinstance(proof, PeerProof) else self._tokens
-        return await source.verify(proof, now)
+        if isinstance(proof, PeerProof):
+            return await self.certificates.verify(proof, now)
+        return await super().verify(proof, now)
 
 
 class Sources:
@@ -105,6 +104,7 @@ class Porch:
     """Use `async with porch(tmp_path) as found`."""
 
     house: House
+    identities: Identities
     folder: Path
     limits: Limits
     rates: dict[str, Rate]
@@ -126,7 +126,7 @@ class Porch:
         self.spiffe_root = pki.authority("spiffe root", now=now, life=YEAR)
         bundle = self.folder / "bundle.pem"
         bundle.write_bytes(self.spiffe_root.pem)
-        identities = Identities(house.identities, SpiffeIdentity("spiffe", "example.org", bundle))
+        self.identities.certificates = SpiffeIdentity("spiffe", "example.org", bundle)
         self.signing = ec.generate_private_key(ec.SECP256R1())
         self.ring = JwtRing(self.signing, issuer=ISSUER)
         log = structlog.wrap_logger(None, processors=[self._line], wrapper_class=structlog.BoundLogger)
@@ -134,7 +134,7 @@ class Porch:
         possession = Possession(
             CLUSTER, RollingNonce(b"n" * 32), KnownKeys(house.state, self.limits.known_keys), self.used
         )
-        threshold = Threshold(possession, identities, house.people, DoorRates(TokenBuckets(self.rates)))
+        threshold = Threshold(possession, self.identities, house.people, DoorRates(TokenBuckets(self.rates)))
         self.crew = Crew(10, log)
         watch = WatchRoom(house.feed, house.state, house.clock, self.drain, self.limits, self.metrics)
         rooms = (
@@ -392,6 +392,30 @@ class Guest:
         self.id = answer.attestation_id
         return answer
 
+    async def reorder(self) -> attestation_pb2.ReattestRequest:
+        """All that `Reattest` sends, of an instance that loaded nothing more."""
+        nonce = await self.challenge()
+        attestation = await self.porch.house.attestation(self.id)
+        evidence = replace(
+            self.porch.house.workload(self.subject).evidence(),
+            key_thumbprint=attestation.key.thumbprint,
+            base_digest=attestation.code_set,
+            code_set_digest=attestation.code_set,
+        )
+        sealed = self.porch.house.evidence.seal(evidence, nonce)
+        return attestation_pb2.ReattestRequest(
+            attestation_id=self.id,
+            identity_proof=identity_pb2.IdentityProof(jwt=self.token),
+            nonce=nonce,
+            evidence=[
+                evidence_pb2.SealedEvidence(
+                    level=sealed.level,  # type: ignore[arg-type]
+                    statement=sealed.statement,
+                    signature=sealed.signature,
+                )
+            ],
+        )
+
     def issuing(self, role: str = "api", request: str = "r1") -> credential_pb2.IssueCredentialRequest:
         """All that `IssueCredential` sends."""
         return credential_pb2.IssueCredentialRequest(attestation_id=self.id, role=role, request_id=request)
@@ -414,9 +438,10 @@ async def porch(
     local_metrics: bool = False,
 ) -> AsyncIterator[Porch]:
     """Open doors until the block ends."""
-    house = await House.open(evidence=KeyedEvidence())
+    identities = Identities()
+    house = await House.open(evidence=KeyedEvidence(), identities=identities)
     all_rates = dict.fromkeys(("address", "attest", "identity"), PLENTY) | (rates or {})
-    found = Porch(house, folder, limits or Limits(), all_rates)
+    found = Porch(house, identities, folder, limits or Limits(), all_rates)
     await found.build(mtls=mtls, reflection=reflection, local_metrics=local_metrics)
     try:
         yield found

@@ -235,6 +235,38 @@ async def test_whom_a_decision_concerns_may_ask_why(tmp_path: Path) -> None:
             assert (reply.code, reply.reason) == (grpc.StatusCode.NOT_FOUND, "not_found")
 
 
+async def test_fresh_evidence_renews_the_lease_and_keeps_the_watch(tmp_path: Path) -> None:
+    async with porch(tmp_path) as found:
+        guest = await found.attested()
+        issued = await guest.issue()
+        raw = revocation_pb2.WatchRevocationsRequest(
+            open=revocation_pb2.WatchOpen(attestation_id=guest.id)
+        ).SerializeToString()
+        watch = Line(guest.channel, REVOCATION + "WatchRevocations", revocation_pb2.WatchRevocationsResponse)
+        watch.open(raw, [(PROOF_METADATA, guest.proof(REVOCATION + "WatchRevocations", raw))])
+        await watch.begin()
+        assert (await watch.read()).snapshot.complete
+        found.house.clock.advance(100)
+        order = await guest.reorder()
+        reply = await guest.call(ATTESTATION + "Reattest", order)
+        assert reply.ok, reply
+        again = attestation_pb2.ReattestResponse.FromString(reply.raw)
+        assert again.status == attestation_pb2.ATTESTATION_STATUS_AFFIRMING
+        assert [role.granted for role in again.roles if role.role == "api"] == [True]
+        request = credential_pb2.RenewLeaseRequest(attestation_id=guest.id, lease_id=issued.lease.lease_id)
+        reply = await guest.call(CREDENTIAL + "RenewLease", request)
+        renewed = credential_pb2.RenewLeaseResponse.FromString(reply.raw).lease
+        assert renewed.expires_at.ToSeconds() > issued.lease.expires_at.ToSeconds()
+        # A challenge counts once, whatever else is right.
+        reply = await guest.call(ATTESTATION + "Reattest", order)
+        assert reply.code is grpc.StatusCode.PERMISSION_DENIED
+        # The attestation that opened the watch would have ended; the renewed one goes on.
+        found.house.clock.advance(250)
+        await found.house.feed.catch_up()
+        await watch.send(revocation_pb2.WatchRevocationsRequest(ping=revocation_pb2.WatchPing(id=1)))
+        assert (await watch.read()).beat.ping_id == 1
+
+
 async def test_renew_and_give_back(tmp_path: Path) -> None:
     async with porch(tmp_path) as found:
         guest = await found.attested()
