@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from broker.model.appraisal import Status
 from broker.model.evidence import Assurance, InstanceKey, ProcessRef
@@ -60,11 +60,15 @@ class Attestation:
 
     @property
     def place(self) -> ProcessRef:
-        """Where it runs, as far as somebody other than the workload says so."""
+        """Where it runs, as far as somebody other than the workload says so: a sensor, or the verified identity."""
         claims: InstanceClaims = self.identity.instance
-        if self.assurance > Assurance.SELF:
-            return self.process
-        return ProcessRef(node=claims.node, container_id=claims.container_id, pod_uid=claims.pod_uid)
+        seen = self.process if self.assurance > Assurance.SELF else ProcessRef()
+        return replace(
+            seen,
+            node=seen.node or claims.node,
+            container_id=seen.container_id or claims.container_id,
+            pod_uid=seen.pod_uid or claims.pod_uid,
+        )
 
     @property
     def whereabouts(self) -> ProcessRef:

@@ -519,10 +519,10 @@ class TestGiveBack:
         workload = await house.attested()
         answer = await workload.issue()
         stranger = house.workload("stranger").identity
-        await house.issuer.revoke_token(answer.lease.handle, "stranger", stranger)
-        await house.issuer.revoke_token("unknown", "stranger", stranger)
+        await house.revoker.revoke_token(answer.lease.handle, "stranger", stranger)
+        await house.revoker.revoke_token("unknown", "stranger", stranger)
         assert await workload.good(answer)
-        await house.issuer.revoke_token(answer.lease.handle, "payments", workload.identity)
+        await house.revoker.revoke_token(answer.lease.handle, "payments", workload.identity)
         assert not await workload.good(answer)
 
 

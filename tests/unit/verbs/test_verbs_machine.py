@@ -40,6 +40,12 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
+        self.ended: dict[str, LeaseState] = {}
+        self.over: dict[str, AttestationState] = {}
+        self.as_of: dict[str, int] = {}
+        self.cuts: dict[str, int] = {}
+        self.head = 0
+        self.other: tuple[Any, ...] | None = None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
@@ -56,12 +62,9 @@ class Machine(RuleBasedStateMachine):
         self.house = self.run(House.open(*ROLES, publish=False))
         self.run(self.house.publish(1, "app", "lib", "plugin"))
         self.workloads: list[Workload] = []
+        for place in range(3):
+            self._attest("payments", place, "app lib", witnessed=place == 2)
         self.answers: list[tuple[Workload, IssueAnswer]] = []
-        self.ended: dict[str, LeaseState] = {}
-        self.over: dict[str, AttestationState] = {}
-        self.as_of: dict[str, int] = {}
-        self.head = 0
-        self.other: tuple[Any, ...] | None = None
 
     # --- workloads --------------------------------------------------------------------------------
 
@@ -72,6 +75,9 @@ class Machine(RuleBasedStateMachine):
         code=st.sampled_from(["app", "app lib", "app evil"]),
     )
     def attest(self, subject: str, place: int, witnessed: bool, code: str) -> None:
+        self._attest(subject, place, code, witnessed=witnessed)
+
+    def _attest(self, subject: str, place: int, code: str, *, witnessed: bool) -> None:
         workload = self.house.workload(
             subject,
             place=InstanceClaims(node=f"node-{place % 2}", pod_uid=f"pod-{place}"),
@@ -104,6 +110,30 @@ class Machine(RuleBasedStateMachine):
         renewed = self.attempt(workload.renew(answer.lease.id))
         if isinstance(renewed, IssueAnswer):
             self._granted(workload, renewed)
+
+    @precondition(lambda self: self.workloads)
+    @rule(data=st.data(), seconds=st.sampled_from([0.5, 20.0]))
+    def refresh_and_renew(self, data: st.DataObject, seconds: float) -> None:
+        workload = data.draw(st.sampled_from(self.workloads))
+        self.house.clock.advance(seconds)
+        self.attempt(workload.reattest())
+        for owner, answer in self.answers[-4:]:
+            if owner is workload:
+                renewed = self.attempt(workload.renew(answer.lease.id))
+                if isinstance(renewed, IssueAnswer):
+                    self._granted(workload, renewed)
+
+    @precondition(lambda self: self.workloads)
+    @rule(data=st.data(), ban=st.booleans())
+    def revoke_and_outrun(self, data: st.DataObject, ban: bool) -> None:
+        """Right after a revocation, before any upkeep: whatever it hits tries to get away."""
+        kind, value = self._selector(data)
+        self.attempt(self.house.revoke(kind, value, ban=ban))
+        for workload in self.workloads[-3:]:
+            self.attempt(workload.reattest())
+            answer = self.attempt(workload.issue(data.draw(st.sampled_from(["api", "db"]))))
+            if isinstance(answer, IssueAnswer):
+                self._granted(workload, answer)
 
     @precondition(lambda self: self.answers)
     @rule(data=st.data())
@@ -160,13 +190,13 @@ class Machine(RuleBasedStateMachine):
 
     # --- weather ----------------------------------------------------------------------------------
 
-    @rule(ahead=st.integers(min_value=1, max_value=4), committed=st.booleans())
-    def a_write_will_fail(self, ahead: int, committed: bool) -> None:
-        self.house.state.fail_write(ahead, committed=committed)
-
-    @rule(call=st.sampled_from(["issue", "renew", "revoke", "confirm"]))
-    def a_backend_call_will_fail(self, call: str) -> None:
-        self.house.db.fail(call)
+    @rule(data=st.data())
+    def bad_weather(self, data: st.DataObject) -> None:
+        if data.draw(st.booleans()):
+            ahead = data.draw(st.integers(min_value=1, max_value=4))
+            self.house.state.fail_write(ahead, committed=data.draw(st.booleans()))
+        else:
+            self.house.db.fail(data.draw(st.sampled_from(["issue", "renew", "revoke", "confirm"])))
 
     @rule(data=st.data(), ahead=st.integers(min_value=1, max_value=3))
     def somebody_else_will_revoke_in_between(self, data: st.DataObject, ahead: int) -> None:
@@ -208,6 +238,7 @@ class Machine(RuleBasedStateMachine):
             house.__dict__.update(mine)
         return self.other[0]
 
+    @precondition(lambda self: self.answers)
     @rule()
     def restart(self) -> None:
         self.house.state.calm()
@@ -233,6 +264,8 @@ class Machine(RuleBasedStateMachine):
         row = self.run(workload.row())
         assert row.state is not AttestationState.REVOKED
         assert lease.expires_at <= min(row.expires_at, row.identity.not_after, lease.max_expires_at)
+        # Fresh evidence outruns no cut: what once hit it stands against every later grant.
+        assert workload.id not in self.cuts
         hits = self._denials_of(workload, lease.id, lease.handle)
         assert [entry for entry in hits if entry.body.cut and entry.seq > lease.as_of] == []
         assert [entry for entry in hits if self._bans(entry)] == []
@@ -288,6 +321,15 @@ class Machine(RuleBasedStateMachine):
             hits = self._denials_of(workload, lease.id, lease.handle)
             since = [e for e in hits if e.body.cut and lease.as_of < e.seq <= seen]
             assert since == []
+
+    @invariant()
+    def whoever_is_hit_is_remembered(self) -> None:
+        tables = self.house.state._tables
+        for workload in self.workloads:
+            row = tables.attestations[workload.id]
+            for entry in self._denials_of(workload, "-", "-"):
+                if entry.body.cut and entry.seq > row.as_of:
+                    self.cuts.setdefault(workload.id, entry.seq)
 
     @invariant()
     def what_has_ended_stays_ended(self) -> None:
