@@ -118,7 +118,7 @@ class Gate(grpc.aio.ServerInterceptor):
                 address = await count(context)
                 if isinstance(first, bytes):
                     first = _checked(handler, first, self._limits.small)
-                with self._seats.take(f"address:{address}"):
+                with self._seats.opening(address):
                     behaviour: Any = handler.unary_stream or handler.stream_stream
                     answers = behaviour(first, context)
                     if inspect.isasyncgen(answers):

@@ -24,7 +24,7 @@ LIST = CREDENTIAL + "ListLeases"
 
 
 async def test_a_drain_tells_watchers_ends_calls_and_refuses_new_ones(tmp_path: Path) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         guest = await found.attested()
         lines = [await opened(found), await opened_by(guest)]
         for line in lines:
@@ -73,7 +73,7 @@ async def test_a_stop_sees_a_grant_through_that_nobody_awaits(tmp_path: Path) ->
 
 
 async def test_doors_leave_no_task_behind(tmp_path: Path) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         line = await opened(found)
         await snapshot(line)
         await ask(found, "GET", "/healthz")

@@ -188,7 +188,7 @@ async def serial_of(port: int) -> int:
 
 
 async def test_certificates_are_renewed_with_a_stream_alive(tmp_path: Path) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         line = await opened(found)
         await snapshot(line)
         ports = (found.doors.tls_port, found.doors.http_port)
@@ -211,7 +211,7 @@ async def test_certificates_are_renewed_with_a_stream_alive(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("fault", ["missing", "junk", "another key", "open to all"])
 async def test_what_cannot_be_used_changes_nothing(tmp_path: Path, fault: str) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         before = await serial_of(found.doors.tls_port)
         fresh = pki.server(found.root, now=time.time())
         if fault == "missing":
@@ -236,7 +236,7 @@ async def test_what_cannot_be_used_changes_nothing(tmp_path: Path, fault: str) -
 
 
 async def test_a_second_broker_on_the_same_port_fails(tmp_path: Path) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         doors = found.doors
         for taken in (found.doors.tls_port, found.doors.http_port):
             second = Doors(
@@ -267,7 +267,7 @@ async def test_a_stalled_grpc_handshake_is_let_go(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
 @pytest.mark.parametrize("door", ["tls_port", "http_port"])
 async def test_old_tls_is_refused(tmp_path: Path, door: str) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -116,7 +116,7 @@ class Porch:
     channels: list[grpc.aio.Channel] = field(default_factory=list)
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
-    async def build(self, *, mtls: bool, reflection: bool, local_metrics: bool) -> None:
+    async def build(self, *, mtls: bool, http: bool, reflection: bool, local_metrics: bool) -> None:
         """Everything that bootstrap puts together."""
         house = self.house
         now = time.time()
@@ -169,11 +169,11 @@ class Porch:
             self.certificate, self.key, (lambda: self.spiffe_root.pem) if mtls else None
         )
         app = build_app(answers, threshold, house.clock, self.limits, self.metrics, log)
-        self.http = HttpDoor("127.0.0.1:0", app, self.certificates.https(), self.limits)
+        web = HttpDoor("127.0.0.1:0", app, self.certificates.https(), self.limits) if http else None
         config = DoorConfig(
             tls="127.0.0.1:0", mtls="127.0.0.1:0" if mtls else "", reflection=reflection, limits=self.limits
         )
-        self.doors = Doors(config, gate, self.certificates, self.crew, self.drain, log, self.http)
+        self.doors = Doors(config, gate, self.certificates, self.crew, self.drain, log, web)
         await self.doors.start()
         self.readiness.loaded()
         await self.doors.ready()
@@ -434,15 +434,16 @@ async def porch(
     limits: Limits | None = None,
     rates: dict[str, Rate] | None = None,
     mtls: bool = False,
+    http: bool = False,
     reflection: bool = False,
     local_metrics: bool = False,
 ) -> AsyncIterator[Porch]:
-    """Open doors until the block ends."""
+    """Open doors until the block ends; HTTP only where it is asked for, since it takes its time to close."""
     identities = Identities()
     house = await House.open(evidence=KeyedEvidence(), identities=identities)
     all_rates = dict.fromkeys(("address", "attest", "identity"), PLENTY) | (rates or {})
     found = Porch(house, identities, folder, limits or Limits(), all_rates)
-    await found.build(mtls=mtls, reflection=reflection, local_metrics=local_metrics)
+    await found.build(mtls=mtls, http=http, reflection=reflection, local_metrics=local_metrics)
     try:
         yield found
     finally:

@@ -61,7 +61,7 @@ async def post(found: Porch, body: bytes, path: str = HOOK, **headers: str) -> A
 
 
 async def test_a_report_is_answered_once_it_is_durable(tmp_path: Path) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         dialect = await listening(found)
         guest = await found.attested()
         body = json.dumps([guest.id, "A-nobody"]).encode()
@@ -78,7 +78,7 @@ async def test_a_report_is_answered_once_it_is_durable(tmp_path: Path) -> None:
 
 
 async def test_a_bad_signature_is_401_and_an_unknown_source_404(tmp_path: Path) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         await listening(found)
         answer = await post(found, b"[]", x_signature="bad")
         assert answer.status == 401
@@ -91,7 +91,7 @@ async def test_a_bad_signature_is_401_and_an_unknown_source_404(tmp_path: Path) 
 
 
 async def test_a_plug_that_breaks_says_nothing(tmp_path: Path) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         await listening(found)
         answer = await post(found, b"break")
         assert (answer.status, answer.json["error"]) == (500, "internal")
@@ -101,7 +101,7 @@ async def test_a_plug_that_breaks_says_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_state_that_is_down_is_503(tmp_path: Path) -> None:
-    async with porch(tmp_path, limits=Limits(call=1.0)) as found:
+    async with porch(tmp_path, http=True, limits=Limits(call=1.0)) as found:
         await listening(found)
         guest = await found.attested()
         found.house.state.down = True
@@ -110,7 +110,7 @@ async def test_a_state_that_is_down_is_503(tmp_path: Path) -> None:
 
 
 async def test_a_large_body_is_413_announced_or_not(tmp_path: Path) -> None:
-    async with porch(tmp_path, limits=Limits(webhook=100)) as found:
+    async with porch(tmp_path, http=True, limits=Limits(webhook=100)) as found:
         dialect = await listening(found)
         assert (await post(found, b"x" * 101)).status == 413
         assert (await post(found, b"x", Content_Length="9" * 15)).status == 413
@@ -120,7 +120,7 @@ async def test_a_large_body_is_413_announced_or_not(tmp_path: Path) -> None:
 
 
 async def test_rates_are_429_and_say_when_to_come_back(tmp_path: Path) -> None:
-    async with porch(tmp_path, rates={"address": Rate(1, 60.0)}) as found:
+    async with porch(tmp_path, http=True, rates={"address": Rate(1, 60.0)}) as found:
         await listening(found)
         assert (await post(found, b"[]")).status == 202
         answer = await post(found, b"[]")
@@ -129,7 +129,7 @@ async def test_rates_are_429_and_say_when_to_come_back(tmp_path: Path) -> None:
 
 
 async def test_heartbeats_in_a_body_are_no_reports(tmp_path: Path) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         dialect = await listening(found)
 
         class Beating(Dialect):
@@ -155,7 +155,7 @@ async def raw_connection(found: Porch) -> tuple[asyncio.StreamReader, asyncio.St
 
 @pytest.mark.parametrize("head", [b"", b"POST /v1/detections/falco HTTP/1.1\r\nHost: x\r\n"])
 async def test_a_head_that_does_not_come_ends_the_connection(tmp_path: Path, head: bytes) -> None:
-    async with porch(tmp_path, limits=Limits(head=0.3)) as found:
+    async with porch(tmp_path, http=True, limits=Limits(head=0.3)) as found:
         reader, writer = await raw_connection(found)
         writer.write(head)
         async with asyncio.timeout(5):
@@ -165,7 +165,7 @@ async def test_a_head_that_does_not_come_ends_the_connection(tmp_path: Path, hea
 
 async def test_a_later_head_has_its_deadline_too(tmp_path: Path) -> None:
     """uvicorn gives up its keep-alive timer at the first byte of the next request."""
-    async with porch(tmp_path, limits=Limits(head=0.3)) as found:
+    async with porch(tmp_path, http=True, limits=Limits(head=0.3)) as found:
         reader, writer = await raw_connection(found)
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"200" in await reader.readline()
@@ -176,7 +176,7 @@ async def test_a_later_head_has_its_deadline_too(tmp_path: Path) -> None:
 
 
 async def test_a_drop_at_a_time_buys_no_time(tmp_path: Path) -> None:
-    async with porch(tmp_path, limits=Limits(head=0.5)) as found:
+    async with porch(tmp_path, http=True, limits=Limits(head=0.5)) as found:
         reader, writer = await raw_connection(found)
         started = time.monotonic()
         ended = asyncio.ensure_future(reader.read())
@@ -191,7 +191,7 @@ async def test_a_drop_at_a_time_buys_no_time(tmp_path: Path) -> None:
 
 
 async def test_a_slow_body_is_refused(tmp_path: Path) -> None:
-    async with porch(tmp_path, limits=Limits(body=0.3)) as found:
+    async with porch(tmp_path, http=True, limits=Limits(body=0.3)) as found:
         dialect = await listening(found)
         reader, writer = await raw_connection(found)
         writer.write(b"POST /v1/detections/falco HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n[")
@@ -202,7 +202,7 @@ async def test_a_slow_body_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_huge_head_is_refused(tmp_path: Path) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         reader, writer = await raw_connection(found)
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 200_000 + b"\r\n\r\n")
         async with asyncio.timeout(5):
@@ -212,7 +212,7 @@ async def test_a_huge_head_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_stalled_handshake_is_let_go(tmp_path: Path) -> None:
-    async with porch(tmp_path, limits=Limits(handshake=0.3)) as found:
+    async with porch(tmp_path, http=True, limits=Limits(handshake=0.3)) as found:
         reader, writer = await asyncio.open_connection("localhost", found.doors.http_port)
         async with asyncio.timeout(5):
             assert await reader.read() == b""
@@ -220,7 +220,7 @@ async def test_a_stalled_handshake_is_let_go(tmp_path: Path) -> None:
 
 
 async def test_plain_http_gets_nothing(tmp_path: Path) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         reader, writer = await asyncio.open_connection("localhost", found.doors.http_port)
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         async with asyncio.timeout(5):
@@ -253,7 +253,7 @@ async def test_plain_http_gets_nothing(tmp_path: Path) -> None:
     ],
 )
 async def test_only_what_the_table_has_is_there(tmp_path: Path, method: str, path: str, status: int) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         answer = await ask(found, method, path)
         assert answer.status == status
         if status != 200:
@@ -265,7 +265,7 @@ async def test_only_what_the_table_has_is_there(tmp_path: Path, method: str, pat
 
 
 async def test_every_answer_of_every_row_is_framed(tmp_path: Path) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         for method, path in HTTP:
             answer = await ask(found, method, path.replace("{source}", "none"), body=b"")
             assert answer.status in (200, 400, 401, 404), (method, path, answer)
@@ -293,7 +293,7 @@ async def credential(found: Porch, guest: Guest) -> tuple[str, credential_pb2.Le
 
 
 async def test_a_good_token_is_active_until_it_is_revoked(tmp_path: Path) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         guest = await found.attested()
         token, lease = await credential(found, guest)
         server = found.resource_server()
@@ -309,7 +309,7 @@ async def test_a_good_token_is_active_until_it_is_revoked(tmp_path: Path) -> Non
 
 
 async def test_inactive_says_nothing_more(tmp_path: Path) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         guest = await found.attested()
         token, _ = await credential(found, guest)
         stranger = found.resource_server("stranger", "https://other.example")
@@ -329,7 +329,7 @@ async def test_inactive_says_nothing_more(tmp_path: Path) -> None:
 
 
 async def test_only_known_callers_introspect(tmp_path: Path) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         assert (await post_form(found, "/v1/introspect", token="")).status == 401
         answer = await post_form(found, "/v1/introspect", "nobody")
         assert answer.status == 401
@@ -351,7 +351,7 @@ async def test_only_known_callers_introspect(tmp_path: Path) -> None:
     ],
 )
 async def test_a_bent_form_is_refused(tmp_path: Path, body: bytes, kind: str) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         server = found.resource_server()
         answer = await ask(
             found, "POST", "/v1/introspect", body=body, headers={"Content-Type": kind}, token=server
@@ -360,7 +360,7 @@ async def test_a_bent_form_is_refused(tmp_path: Path, body: bytes, kind: str) ->
 
 
 async def test_a_stale_replica_vouches_for_no_token(tmp_path: Path) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         guest = await found.attested()
         token, _ = await credential(found, guest)
         server = found.resource_server()
@@ -371,7 +371,7 @@ async def test_a_stale_replica_vouches_for_no_token(tmp_path: Path) -> None:
 
 
 async def test_the_holder_gives_its_token_back(tmp_path: Path) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         guest = await found.attested()
         token, lease = await credential(found, guest)
         other = found.know("other")
@@ -384,7 +384,7 @@ async def test_the_holder_gives_its_token_back(tmp_path: Path) -> None:
 
 
 async def test_keys_and_discovery_agree(tmp_path: Path) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         configuration = (await ask(found, "GET", "/.well-known/openid-configuration")).json
         assert configuration["issuer"] == ISSUER
         assert configuration["jwks_uri"] == f"{ISSUER}/.well-known/jwks.json"
@@ -398,7 +398,7 @@ async def test_keys_and_discovery_agree(tmp_path: Path) -> None:
 
 
 async def test_ready_means_loaded_current_and_staying(tmp_path: Path) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         answer = await ask(found, "GET", "/readyz")
         assert (answer.status, answer.json) == (200, {"ready": True, "reasons": []})
         found.house.clock.advance(3)
@@ -412,7 +412,7 @@ async def test_ready_means_loaded_current_and_staying(tmp_path: Path) -> None:
 
 
 async def test_metrics_count_without_naming_anybody(tmp_path: Path) -> None:
-    async with porch(tmp_path) as found:
+    async with porch(tmp_path, http=True) as found:
         guest = await found.attested()
         await guest.issue()
         answer = await ask(found, "GET", "/metrics")
@@ -427,5 +427,5 @@ async def test_metrics_count_without_naming_anybody(tmp_path: Path) -> None:
 
 
 async def test_metrics_can_be_for_this_host_alone(tmp_path: Path) -> None:
-    async with porch(tmp_path, local_metrics=True) as found:
+    async with porch(tmp_path, http=True, local_metrics=True) as found:
         assert (await ask(found, "GET", "/metrics")).status == 200
