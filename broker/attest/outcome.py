@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from broker.attest.judge import Judgement
 from broker.attest.nonces import SpentNonce
 from broker.errors import Denied, LimitExceeded, LockstepError
@@ -11,7 +14,14 @@ from broker.model.case import Case, bearer_keys
 from broker.model.decision import Decision, DecisionKind, Effect
 from broker.model.identity import WorkloadIdentity
 from broker.model.requests import AttestAnswer
-from broker.model.revocation import DenySet, NewEntry, attestation_keys
+from broker.model.revocation import (
+    DenySet,
+    LogEntry,
+    NewEntry,
+    Selector,
+    SelectorKind,
+    attestation_keys,
+)
 from broker.model.role import Silence
 from broker.ports import AuditLog, Clock, Entropy, RevocationFeed, StateStore, Transaction
 from lockstep.formats import Reason
@@ -78,21 +88,38 @@ class Outcome:
         cut = denials.cut(keys, case.as_of)
         ban = denials.banned(keys, case.now)
 
-        async def work(tx: Transaction) -> tuple[NewEntry | None, bool]:
+        async def work(tx: Transaction) -> tuple[bool, bool, Sequence[LogEntry]]:
             hit = cut or await loaded_hit(tx, denials.wide_after(case.as_of), case.code)
             refused = ban or await loaded_hit(tx, denials.wide_bans(case.now), case.code)
             deadly = hit or (refused if new else None)
-            if deadly is not None and await tx.attestations.end([attestation.id], AttestationState.REVOKED):
-                await tx.leases.begin_revoking([attestation.id])
-                if await tx.revocations.get(deadly.revocation_id) is not None:
-                    await tx.revocations.hit(deadly.revocation_id, [attestation.id])
-            return deadly, refused is not None
+            if deadly is None:
+                return False, refused is not None, ()
+            return True, True, await self._end(tx, attestation, deadly, tell=not new)
 
-        deadly, refused = await self._state.transact(work, urgent=True)
-        if deadly is not None:
+        deadly, refused, entries = await self._state.transact(work, urgent=True)
+        self._feed.announce(entries)
+        if deadly:
             raise Denied(Reason.REVOKED, "revoked while it attested", decision_id=attestation.decision_id)
         if refused:
             raise Denied(Reason.BANNED, "banned while it attested", decision_id=attestation.decision_id)
+
+    async def _end(
+        self, tx: Transaction, attestation: Attestation, deadly: NewEntry, *, tell: bool
+    ) -> Sequence[LogEntry]:
+        """End it as a part of what hit it. Whoever holds tokens of an older one is told by name: an expansion
+        that is over, or that finds only the living, will not."""
+        if not await tx.attestations.end([attestation.id], AttestationState.REVOKED):
+            return ()
+        await tx.leases.begin_revoking([attestation.id])
+        if await tx.revocations.get(deadly.revocation_id) is not None:
+            await tx.revocations.hit(deadly.revocation_id, [attestation.id])
+        if not tell:
+            return ()
+        own = Selector(SelectorKind.ATTESTATION, attestation.id)
+        named = replace(
+            deadly, selector=own, cut=True, ban=False, until=None, at=self._clock.now(), audience=""
+        )
+        return await tx.revocations.append([named])
 
     def record(self, judgement: Judgement) -> None:
         """Tell the audit, after the commit."""

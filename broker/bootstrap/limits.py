@@ -77,4 +77,9 @@ def report(limits: Limits) -> ReportLimits:
 
 def upkeep(limits: Limits) -> UpkeepLimits:
     """Of upkeep."""
-    return UpkeepLimits(interval=limits.poll, settle=limits.settle, longest_life=limits.ttl_longest)
+    return UpkeepLimits(
+        interval=limits.poll,
+        settle=limits.settle,
+        longest_life=limits.ttl_longest,
+        pending=limits.backend,
+    )

@@ -16,7 +16,7 @@ from broker.model.evidence import Assurance, ProcessRef
 from broker.model.identity import IdentityMatch, InstanceClaims
 from broker.model.manifest import ManifestUnit
 from broker.model.requests import AttestAnswer
-from broker.model.revocation import SelectorKind, process_value
+from broker.model.revocation import Selector, SelectorKind, process_value
 from broker.model.role import AfterRevocation, Mode
 from lockstep.formats import Reason
 from tests.support.house import DAY, START, House, Workload, role
@@ -416,6 +416,14 @@ class TestRevocationsCountFirst:
         assert caught.value.reason is Reason.REVOKED
         assert (await workload.row()).state is AttestationState.REVOKED
         assert (await house.lease(lease.id)).state is LeaseState.REVOKING
+        # Whoever holds its tokens offline is told by name: the expansion was over before.
+        last = (await house.log())[-1].body
+        assert (last.selector, last.cut, last.ban) == (
+            Selector(SelectorKind.ATTESTATION, workload.id),
+            True,
+            False,
+        )
+        await house.feed.catch_up()
         await house.tick()
         assert house.db.living == {}
 
