@@ -34,8 +34,8 @@ class Cleaning:
         self._on_stuck = on_stuck
         self._limits = limits
 
-    async def tick(self, now: float) -> bool:
-        """One batch; True where there is more. Raises `Unavailable` where the state is."""
+    async def tick(self, now: float) -> int:
+        """One batch; how many were due. Raises `Unavailable` where the state is."""
         due = await self._state.read(lambda tx: tx.leases.due(now, BATCH))
         queues: dict[str, list[Lease]] = {}
         for lease in due:
@@ -44,7 +44,7 @@ class Cleaning:
         failed = [one for one in await asyncio.gather(*turns, return_exceptions=True) if one is not None]
         if failed:
             raise failed[0]
-        return len(due) >= BATCH
+        return len(due)
 
     async def _turn(self, queue: Sequence[Lease], now: float) -> None:
         """The leases of one backend; one that answers nobody is left until the next round."""
@@ -66,16 +66,19 @@ class Cleaning:
             await self._again(lease, now, f"backend {lease.backend!r} is not configured")
             return True
         expired = lease.state is LeaseState.ACTIVE
+        waiting = backend.outside and self._may_still_come(lease, now)
         try:
-            if not expired or backend.outside:
-                await backend.revoke(lease)
-            if backend.outside and self._may_still_come(lease, now):
-                await self._later(lease, now)
-                return True
-            confirmed = await backend.confirm(lease, now)
-        except LockstepError as error:
-            await self._again(lease, now, str(error.reason))
+            async with asyncio.timeout(self._limits.pending):
+                if not expired or backend.outside:
+                    await backend.revoke(lease)
+                confirmed = None if waiting else await backend.confirm(lease, now)
+        except (LockstepError, TimeoutError) as error:
+            why = error.reason if isinstance(error, LockstepError) else "no answer"
+            await self._again(lease, now, why)
             return False
+        if confirmed is None:
+            await self._later(lease, now)
+            return True
         if confirmed.result is Confirmation.ALIVE:
             await self._again(lease, now, "still alive")
             return True

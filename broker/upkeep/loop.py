@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final
 
 from broker.errors import LimitExceeded, LockstepError
 from broker.model.attestation import AttestationState
 from broker.model.credential import Lease
+from broker.model.revocation import LogEntry
 from broker.ports import (
     Clock,
     CredentialBackend,
@@ -51,25 +52,57 @@ class Upkeep:
         self._expansion = Expansion(state, feed)
         self._cleaning = Cleaning(clock, backends, state, on_stuck, limits)
         self._settling = Settling(clock, state, feed, receipts, limits)
+        self._due = asyncio.Event()
+        self._cleaned = asyncio.Event()
         self._prune_after = 0.0
         self._forgotten: tuple[int, ...] = ()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Rounds, woken by revocations, until `stop` is set."""
+        """Rounds, woken by revocations, until `stop` is set.
+
+        Rows and backends go by themselves: a backend that hangs must not keep the
+        next revocation from being expanded.
+        """
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._keep_rows(stop), name="upkeep rows")
+            both.create_task(self._keep_clean(stop), name="upkeep backends")
+
+    async def tick(self) -> bool:
+        """One round of everything; True where more of the same is due at once."""
+        now = self._clock.now()
+        more = await self._expansion.tick(now)
+        # Leases before attestations: one that ends with its attestation has expired, and was not revoked.
+        more = await self._cleaning.tick(now) >= BATCH or more
+        more = await self._expire(now) or more
+        await self._settling.tick()
+        await self._prune(now)
+        return more
+
+    async def _rows(self) -> bool:
+        now = self._clock.now()
+        more = await self._expansion.tick(now)
+        more = await self._expire(now) or more
+        await self._settling.tick()
+        await self._prune(now)
+        return more
+
+    async def _keep_rows(self, stop: asyncio.Event) -> None:
         watch: Subscription | None = None
         try:
             while not stop.is_set():
-                busy = False
+                # First the queue, then the rows: what comes between the two wakes the next round.
+                watch = watch or self._subscribe()
+                more = False
                 try:
-                    # First the queue, then the rows: what comes between the two wakes the next round.
-                    watch = watch or self._subscribe()
-                    busy = await self.tick()
+                    more = await self._rows()
                 except LockstepError as error:
                     self._on_error(error)
-                if busy:
+                if more:
+                    self._due.set()
                     continue
                 try:
-                    await self._wait(watch, stop)
+                    if await self._log_speaks(watch, stop):
+                        self._due.set()
                 except LimitExceeded:
                     # It fell behind; the rows say what is to be done, not the queue.
                     if watch is not None:
@@ -79,16 +112,18 @@ class Upkeep:
             if watch is not None:
                 watch.close()
 
-    async def tick(self) -> bool:
-        """One round; True where more of the same is due at once."""
-        now = self._clock.now()
-        more = await self._expansion.tick(now)
-        # Leases before attestations: one that ends with its attestation has expired, and was not revoked.
-        more = await self._cleaning.tick(now) or more
-        more = await self._expire(now) or more
-        await self._settling.tick()
-        await self._prune(now)
-        return more
+    async def _keep_clean(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            self._due.clear()
+            cleaned = 0
+            try:
+                cleaned = await self._cleaning.tick(self._clock.now())
+            except LockstepError as error:
+                self._on_error(error)
+            if cleaned:
+                self._cleaned.set()
+            if cleaned < BATCH:
+                await _first_of(self._limits.interval, stop.wait(), self._due.wait())
 
     def _subscribe(self) -> Subscription | None:
         try:
@@ -97,28 +132,25 @@ class Upkeep:
             self._on_error(error)  # the interval is enough to go by
             return None
 
-    async def _wait(self, watch: Subscription | None, stop: asyncio.Event) -> None:
-        """Until the log or `stop` says something, or the interval is over; what was said is acknowledged."""
-        stopped = asyncio.ensure_future(stop.wait())
-        waits = {stopped}
-        entry = None
-        if watch is not None:
-            entry = asyncio.ensure_future(watch.next(self._limits.interval))
-            waits.add(entry)  # type: ignore[arg-type]
-        try:
-            await asyncio.wait(waits, timeout=self._limits.interval, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waits:
-                task.cancel()
-            results = await asyncio.gather(*waits, return_exceptions=True)
-        for result in results:
-            if isinstance(result, LockstepError):
-                raise result
+    async def _log_speaks(self, watch: Subscription | None, stop: asyncio.Event) -> bool:
+        """Wait for the log, for something cleaned, for `stop` or the interval; True where it was the log.
+
+        Raises `LimitExceeded` where the queue overflowed.
+        """
+        interval = self._limits.interval
+        if watch is None:
+            await _first_of(interval, stop.wait(), self._cleaned.wait())
+            self._cleaned.clear()
+            return True
+        _, _, entry = await _first_of(interval, stop.wait(), self._cleaned.wait(), watch.next(interval))
+        self._cleaned.clear()
+        if isinstance(entry, LockstepError):
+            raise entry
         # All of it was applied before it was queued: upkeep works from rows, and keeps no receipt waiting.
-        if watch is not None:
-            watch.acknowledge(self._feed.denials.seq)
-            while await watch.next(0.0) is not None:
-                pass
+        watch.acknowledge(self._feed.denials.seq)
+        while (later := await watch.next(0.0)) is not None:
+            entry = later
+        return isinstance(entry, LogEntry)
 
     async def _expire(self, now: float) -> bool:
         async def work(tx: Transaction) -> bool:
@@ -146,3 +178,15 @@ class Upkeep:
             if await self._state.transact(lambda tx: tx.replays.prune(now, PRUNE_ROWS)) < PRUNE_ROWS:
                 break
         self._prune_after = now + PRUNE_EVERY
+
+
+async def _first_of(timeout: float, *waits: Coroutine[Any, Any, object]) -> Sequence[object]:
+    """Until one of them is through, or `timeout` seconds; what each came to, an error where it raised one."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    return results

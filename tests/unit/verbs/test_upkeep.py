@@ -477,6 +477,66 @@ class TestLoop:
         await asyncio.wait_for(running, 4)
         assert house.feed.told(0) == {}
 
+    async def test_a_backend_that_hangs_holds_up_no_revocation(self) -> None:
+        house = await House.open(
+            role("a", backend="down", after_revocation=AfterRevocation.RETRY),
+            role("api", after_revocation=AfterRevocation.RETRY),
+        )
+        house.upkeep_limits = replace(house.upkeep_limits, interval=0.01)
+        house.backends["down"] = down = MeddlingBackend()
+        await house.start()
+        first = await house.attested()
+        await first.issue("a")
+        second = await house.attested(place=InstanceClaims(node="node-1"))
+        asked, answered = asyncio.Event(), asyncio.Event()
+
+        async def hang() -> None:
+            asked.set()
+            await answered.wait()
+
+        down.meanwhile("revoke", hang)
+        stop = asyncio.Event()
+        running = asyncio.create_task(house.upkeep.run(stop))
+        made = await house.revoke(SelectorKind.ATTESTATION, first.id)
+        await asyncio.wait_for(asked.wait(), 5)
+        wide = await house.revoke(SelectorKind.NODE, "node-1")
+        await house.until(lambda: house.settled(wide.revocation_id))
+        assert (await second.row()).state is AttestationState.REVOKED
+        assert not await house.settled(made.revocation_id)
+        answered.set()
+        await house.until(lambda: house.settled(made.revocation_id))
+        stop.set()
+        await asyncio.wait_for(running, 4)
+        assert house.errors == []
+
+    async def test_a_backend_that_never_answers_is_tried_again(self) -> None:
+        house = await House.open()
+        house.upkeep_limits = replace(house.upkeep_limits, pending=0.05)
+        await house.start()
+        workload = await house.attested()
+        db = await workload.issue("db")
+        house.db.hold("revoke")
+        await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        await house.tick()
+        row = await house.lease(db.lease.id)
+        assert (row.state, row.attempts, row.detail) == (LeaseState.REVOKING, 1, "no answer")
+
+    async def test_what_goes_wrong_beyond_words_ends_the_loop_for_whoever_supervises_it(self) -> None:
+        house = await House.open()
+
+        class Broken(MeddlingBackend):
+            async def revoke(self, lease: Lease) -> None:
+                raise ZeroDivisionError
+
+        house.backends["db"] = Broken()
+        workload = await house.attested()
+        await workload.issue("db")
+        await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        with pytest.raises(ExceptionGroup) as caught:
+            await asyncio.wait_for(house.upkeep.run(asyncio.Event()), 5)
+        assert caught.group_contains(ZeroDivisionError)
+        assert house.feed.told(0) == {}
+
     async def test_an_outage_is_reported_and_outlived(self) -> None:
         house = await House.open()
         house.upkeep_limits = replace(house.upkeep_limits, interval=0.01)
