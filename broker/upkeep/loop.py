@@ -88,6 +88,7 @@ class Upkeep:
 
     async def _keep_rows(self, stop: asyncio.Event) -> None:
         watch: Subscription | None = None
+        spoken = True
         try:
             while not stop.is_set():
                 # First the queue, then the rows: what comes between the two wakes the next round.
@@ -97,17 +98,18 @@ class Upkeep:
                     more = await self._rows()
                 except LockstepError as error:
                     self._on_error(error)
-                if more:
+                # After the round, which is what makes leases due.
+                if more or spoken:
                     self._due.set()
+                if more:
                     continue
                 try:
-                    if await self._log_speaks(watch, stop):
-                        self._due.set()
+                    spoken = await self._log_speaks(watch, stop)
                 except LimitExceeded:
                     # It fell behind; the rows say what is to be done, not the queue.
                     if watch is not None:
                         watch.close()
-                    watch = None
+                    watch, spoken = None, True
         finally:
             if watch is not None:
                 watch.close()

@@ -461,7 +461,8 @@ class TestPrune:
 
 
 class TestLoop:
-    async def test_it_cleans_soon_after_a_revocation_and_stops_when_told(self) -> None:
+    @pytest.mark.parametrize("kind", [SelectorKind.IDENTITY, SelectorKind.ATTESTATION])
+    async def test_it_cleans_soon_after_a_revocation_and_stops_when_told(self, kind: SelectorKind) -> None:
         house = await House.open()
         house.upkeep_limits = replace(house.upkeep_limits, interval=60.0)
         await house.start()
@@ -470,7 +471,7 @@ class TestLoop:
         stop = asyncio.Event()
         running = asyncio.create_task(house.upkeep.run(stop))
         await asyncio.sleep(0)
-        made = await house.revoke(SelectorKind.IDENTITY, IDENTITY)
+        made = await house.revoke(kind, IDENTITY if kind is SelectorKind.IDENTITY else workload.id)
         await house.until(lambda: house.settled(made.revocation_id))
         assert house.db.living == {}
         stop.set()
