@@ -16,19 +16,12 @@ from typing import Protocol, TypeVar
 from broker.model.attestation import Attestation, AttestationState
 from broker.model.credential import Confirmed, Grant, Issued, Lease, LeaseState
 from broker.model.decision import Decision
+from broker.model.denials import DenySet
 from broker.model.detection import Detection, DetectionRecord, DetectionState
 from broker.model.evidence import CodeSet, Evidence, InstanceKey, SealedEvidence, UnitHint
 from broker.model.identity import IdentityProof, WorkloadIdentity
 from broker.model.manifest import ManifestRecord, ManifestState, ReferenceValues
-from broker.model.revocation import (
-    DenySet,
-    LogEntry,
-    LogHead,
-    NewEntry,
-    Revocation,
-    RevocationState,
-    Selector,
-)
+from broker.model.revocation import LogEntry, LogHead, NewEntry, Revocation, RevocationState, Selector
 from broker.model.role import DetectorPolicy, Revocability, Role, RoleBook
 
 T = TypeVar("T")

@@ -12,16 +12,10 @@ from broker.ledger import loaded_hit
 from broker.model.attestation import Attestation, AttestationState
 from broker.model.case import Case, bearer_keys
 from broker.model.decision import Decision, DecisionKind, Effect
+from broker.model.denials import DenySet
 from broker.model.identity import WorkloadIdentity
 from broker.model.requests import AttestAnswer
-from broker.model.revocation import (
-    DenySet,
-    LogEntry,
-    NewEntry,
-    Selector,
-    SelectorKind,
-    attestation_keys,
-)
+from broker.model.revocation import LogEntry, NewEntry, Selector, SelectorKind, attestation_keys
 from broker.model.role import Silence
 from broker.ports import AuditLog, Clock, Entropy, RevocationFeed, StateStore, Transaction
 from lockstep.formats import Reason

@@ -10,7 +10,8 @@ from broker.model.appraisal import Status
 from broker.model.attestation import Attestation, AttestationState
 from broker.model.credential import Grant, Lease, LeaseState
 from broker.model.decision import Decision
-from broker.model.revocation import DenySet, attestation_keys, lease_keys
+from broker.model.denials import DenySet
+from broker.model.revocation import attestation_keys, lease_keys
 from broker.model.role import Mode, Role
 from broker.ports import Transaction
 from lockstep.formats import Reason

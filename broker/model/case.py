@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from broker.errors import Denied
 from broker.model.appraisal import Appraisal, Status
 from broker.model.attestation import ApplicationResult, Attestation
+from broker.model.denials import DenySet
 from broker.model.evidence import Assurance, CodeSet, Evidence, InstanceKey, ProcessRef, UnitHint
 from broker.model.identity import WorkloadIdentity
 from broker.model.manifest import ReferenceValues
 from broker.model.requests import RoleVerdict
-from broker.model.revocation import DenySet, Selector, SelectorKind, place_keys, process_value
+from broker.model.revocation import Selector, SelectorKind, place_keys, process_value
 from broker.model.role import Mode, Role
 from lockstep.formats import Reason
 

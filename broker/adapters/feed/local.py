@@ -9,7 +9,8 @@ from typing import Final
 
 from broker.adapters.feed.subscription import LocalSubscription, Waiter
 from broker.errors import LimitExceeded, Unavailable
-from broker.model.revocation import DenySet, LogEntry, LogHead
+from broker.model.denials import DenySet
+from broker.model.revocation import LogEntry, LogHead
 from broker.ports import Clock, StateStore, Transaction
 from lockstep.formats import Reason
 

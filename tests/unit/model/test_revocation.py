@@ -13,11 +13,11 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from broker.model.appraisal import Status
 from broker.model.attestation import ApplicationResult, Attestation, AttestationState
+from broker.model.denials import DenySet
 from broker.model.evidence import Assurance, InstanceKey, ProcessRef
 from broker.model.identity import InstanceClaims, WorkloadIdentity
 from broker.model.revocation import (
     GENESIS,
-    DenySet,
     EntryKind,
     LogEntry,
     LogHead,
