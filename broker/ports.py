@@ -133,10 +133,12 @@ class CredentialBackend(Protocol):
         """The secret for a lease that is already in the store. Raises `Unavailable`, `Denied`."""
 
     async def renew(self, grant: Grant) -> Issued | None:
-        """Extend; a new secret where the kind needs one; None where the backend cannot renew."""
+        """Extend; a new secret where the kind needs one, else an empty `Credential`; None where the backend
+        cannot renew this one."""
 
     async def revoke(self, lease: Lease) -> None:
-        """Take it back; idempotent. Raises `Unavailable`: it will be tried again."""
+        """Take it back; idempotent. Where `handle` is empty the answer to `issue` was lost: by the lease's id.
+        Raises `Unavailable`: it will be tried again."""
 
     async def confirm(self, lease: Lease, now: float) -> Confirmed:
         """Look whether it is gone."""

@@ -32,7 +32,8 @@ class Lease:
     """One credential handed out, or about to be. All times are seconds since the epoch, UTC.
 
     `handle` is what the backend needs to take the credential back (a `jti`, an
-    accessor, a lease id): never the secret. `as_of` is the sequence of the
+    accessor, a lease id): never the secret, and empty until a backend with an
+    outside has answered. `as_of` is the sequence of the
     revocation log that the grant was evaluated at. `audience` is whose watchers
     see it. `max_expires_at` bounds all renewals.
     """
