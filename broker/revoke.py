@@ -10,6 +10,7 @@ from broker.ledger import Denial, Ledger, Target, instance_targets
 from broker.model.attestation import Attestation
 from broker.model.credential import Lease, LeaseState
 from broker.model.decision import Decision, DecisionKind, Effect
+from broker.model.identity import WorkloadIdentity
 from broker.model.matching import selector_problem, text_problem
 from broker.model.requests import LiftAnswer, RevokeAnswer, RevokeOrder
 from broker.model.revocation import (
@@ -70,10 +71,14 @@ class Revoker:
             raise InvalidRequest(f"selector {order.selector.kind}: {problem}")
         if order.until is not None and order.until <= now:
             raise InvalidRequest("until: lies in the past")
+        if order.until is not None and order.ban is False:
+            raise InvalidRequest("until: says how long a ban holds, and this is a cut alone")
         preview = await self._preview(order.selector)
         if order.dry_run:
             return RevokeAnswer("", "", self._feed.denials.head, len(preview.attestations), preview.leases)
-        ban = order.selector.kind.bans_by_default if order.ban is None else order.ban
+        # Who says until when means a ban, also of what is only cut by default.
+        usual = order.selector.kind.bans_by_default or order.until is not None
+        ban = usual if order.ban is None else order.ban
         targets, ended, wide = self._targets(order, preview, ban)
         decision = Decision(
             id=self._entropy.identifier("D", now),
@@ -116,6 +121,17 @@ class Revoker:
         return RevokeAnswer(
             decision.revocation_id, decision.id, head, len(preview.attestations), preview.leases
         )
+
+    async def revoke_token(self, token_id: str, actor: str, identity: WorkloadIdentity) -> None:
+        """RFC 7009: the holder takes its token back. One that is unknown or another's is no error.
+
+        A revocation like any other: verifiers that follow the log refuse the token at once.
+        """
+        lease = await self._state.read(lambda tx: tx.leases.by_handle(token_id))
+        if lease is None or lease.identity != identity.name or not lease.state.live:
+            return
+        selector = Selector(SelectorKind.TOKEN, token_id)
+        await self.revoke(RevokeOrder(selector, actor, "taken back by its holder"))
 
     async def lift(self, revocation_id: str, actor: str, reason: str, ticket: str) -> LiftAnswer:
         """End the bans of a revocation. It is a log entry of its own and revives nothing."""

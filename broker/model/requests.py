@@ -90,7 +90,8 @@ class Introspection:
 
 @dataclass(frozen=True, slots=True)
 class RevokeOrder:
-    """An operator's revocation; `ban` None takes the selector's default; `until` seconds UTC."""
+    """An operator's revocation; `ban` None takes the selector's default, or True where `until` (seconds, UTC) says
+    how long the ban holds."""
 
     selector: Selector
     actor: str

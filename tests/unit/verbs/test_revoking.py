@@ -249,6 +249,16 @@ class TestWords:
             with pytest.raises(InvalidRequest):
                 await house.revoke(SelectorKind.NODE, "n", until=until)
 
+    async def test_until_means_a_ban(self) -> None:
+        house = await House.open()
+        await house.revoke(SelectorKind.NODE, "node-1", until=house.now + 60)
+        workload = house.workload(place=InstanceClaims(node="node-1"))
+        assert (await house.attest_refusal(workload)).reason is Reason.BANNED
+        house.clock.advance(60)
+        await workload.attest("app")
+        with pytest.raises(InvalidRequest):
+            await house.revoke(SelectorKind.NODE, "node-1", until=house.now + 60, ban=False)
+
     async def test_what_is_one_thing_must_exist(self) -> None:
         house = await House.open()
         for kind in (SelectorKind.ATTESTATION, SelectorKind.LEASE, SelectorKind.TOKEN):
