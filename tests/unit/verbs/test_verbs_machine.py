@@ -15,7 +15,7 @@ from broker.model.attestation import AttestationState
 from broker.model.credential import LeaseState
 from broker.model.evidence import Assurance, ProcessRef
 from broker.model.identity import IdentityMatch, InstanceClaims
-from broker.model.requests import IssueAnswer
+from broker.model.requests import AttestAnswer, IssueAnswer
 from broker.model.revocation import EntryKind, LogEntry, SelectorKind
 from broker.model.role import AfterRevocation, Cap, Mode
 from tests.support.house import House, Workload, policy, role
@@ -78,15 +78,18 @@ class Machine(RuleBasedStateMachine):
         self._attest(subject, place, code, witnessed=witnessed)
 
     def _attest(self, subject: str, place: int, code: str, *, witnessed: bool) -> None:
-        workload = self.house.workload(
+        workload = self._workload(subject, place, witnessed=witnessed)
+        self._attested(workload, self.attempt(workload.attest(*code.split())))
+        if workload.id:
+            self.workloads.append(workload)
+
+    def _workload(self, subject: str, place: int, *, witnessed: bool) -> Workload:
+        return self.house.workload(
             subject,
             place=InstanceClaims(node=f"node-{place % 2}", pod_uid=f"pod-{place}"),
             process=ProcessRef(node=f"node-{place % 2}", boot_id="b", pid=place + 1, start_ticks=place + 1),
             level=Assurance.WITNESSED if witnessed else Assurance.SELF,
         )
-        self.attempt(workload.attest(*code.split()))
-        if workload.id:
-            self.workloads.append(workload)
 
     @precondition(lambda self: self.workloads)
     @rule(data=st.data(), added=st.sampled_from(["", "", "lib", "plugin", "evil"]))
@@ -198,35 +201,77 @@ class Machine(RuleBasedStateMachine):
         else:
             self.house.db.fail(data.draw(st.sampled_from(["issue", "renew", "revoke", "confirm"])))
 
-    @rule(data=st.data(), ahead=st.integers(min_value=1, max_value=3))
-    def somebody_else_will_revoke_in_between(self, data: st.DataObject, ahead: int) -> None:
-        kind, value = self._selector(data)
-        revoker = self._second()
+    def _meanwhile(
+        self, kind: SelectorKind, value: str, data: st.DataObject
+    ) -> Callable[[], Awaitable[None]]:
+        """A revocation, perhaps by another broker; then perhaps a round of upkeep; then perhaps an outage."""
+        house = self.house
+        revoker = house.revoker if data.draw(st.booleans()) else self._second()
+        cleans, fails = data.draw(st.booleans()), data.draw(st.booleans())
 
-        async def meanwhile() -> None:
-            house = self.house
+        async def happens() -> None:
             mine, house.revoker = house.revoker, revoker
             try:
                 await house.revoke(kind, value)
+                if cleans:
+                    await house.upkeep.tick()
             except LockstepError:
-                return
+                pass
             finally:
                 house.revoker = mine
+            if fails:
+                house.db.fail("revoke")
 
-        self.house.state.before_write(ahead, meanwhile)
+        return happens
 
-    @rule(call=st.sampled_from(["issue", "before issue", "renew"]), data=st.data())
-    def something_will_be_revoked_while_the_backend_works(self, call: str, data: st.DataObject) -> None:
-        kind, value = self._selector(data)
+    def _own_selector(self, workload: Workload, data: st.DataObject) -> tuple[SelectorKind, str]:
+        known = [
+            (SelectorKind.NODE, workload.place.node),
+            (SelectorKind.POD, workload.place.pod_uid),
+            (SelectorKind.IDENTITY, workload.identity.name),
+            (SelectorKind.KEY, workload.thumbprint.hex()),
+            (SelectorKind.DIGEST, unit("app").digest.hex()),
+        ]
+        if workload.id:
+            known.append((SelectorKind.ATTESTATION, workload.id))
+        return data.draw(st.sampled_from(known))
 
-        async def meanwhile() -> None:
-            try:
-                await self.house.revoke(kind, value)
-                await self.house.upkeep.tick()
-            except LockstepError:
-                return
+    @precondition(lambda self: self.workloads)
+    @rule(data=st.data(), step=st.sampled_from(["1", "2", "before issue", "issue"]))
+    def issue_while_it_is_revoked(self, data: st.DataObject, step: str) -> None:
+        workload = data.draw(st.sampled_from(self.workloads[-4:]))
+        happens = self._meanwhile(*self._own_selector(workload, data), data)
+        if step.isdigit():
+            self.house.state.before_write(int(step), happens)
+        else:
+            self.house.db.meanwhile(step, happens)
+        answer = self.attempt(workload.issue("db"))
+        if isinstance(answer, IssueAnswer):
+            self._granted(workload, answer)
 
-        self.house.db.meanwhile(call, meanwhile)
+    @precondition(lambda self: self.workloads)
+    @rule(data=st.data())
+    def reattest_while_it_is_revoked(self, data: st.DataObject) -> None:
+        workload = data.draw(st.sampled_from(self.workloads[-4:]))
+        self.house.state.before_write(1, self._meanwhile(*self._own_selector(workload, data), data))
+        self._attested(workload, self.attempt(workload.reattest()))
+
+    @rule(data=st.data(), place=PLACES)
+    def attest_while_it_is_revoked(self, data: st.DataObject, place: int) -> None:
+        workload = self._workload("payments", place, witnessed=False)
+        self.house.state.before_write(1, self._meanwhile(*self._own_selector(workload, data), data))
+        self._attested(workload, self.attempt(workload.attest("app")))
+        if workload.id:
+            self.workloads.append(workload)
+
+    def _attested(self, workload: Workload, answer: object) -> None:
+        """It was admitted: nothing that was durable before the answer may stand against it."""
+        if not isinstance(answer, AttestAnswer):
+            return
+        row = self.run(workload.row())
+        hits = self._denials_of(workload, "-", "-")
+        assert [entry for entry in hits if entry.body.cut and entry.seq > row.as_of] == []
+        assert [entry for entry in hits if self._bans(entry)] == []
 
     def _second(self) -> Any:
         """The revoker of another broker on the same state."""
