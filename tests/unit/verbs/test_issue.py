@@ -423,6 +423,18 @@ class TestRenew:
         await workload.reattest()
         assert (await not_renewed(workload, answer)).reason is Reason.LEASE_ENDED
 
+    async def test_one_that_only_memory_denies_yet_is_not_renewed_either(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        answer = await workload.issue()
+        house.clock.advance(10)
+        await workload.reattest()
+        house.state.fail_write()
+        with pytest.raises(Unavailable):
+            await house.revoke(SelectorKind.TOKEN, answer.lease.handle)
+        assert (await not_renewed(workload, answer)).reason is Reason.REVOKED
+        assert not await workload.good(answer)
+
     async def test_a_backend_that_fails_uses_up_no_evidence(self) -> None:
         house = await House.open()
         workload = await house.attested()

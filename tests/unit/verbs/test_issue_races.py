@@ -332,6 +332,34 @@ class TestLateAnswers:
         assert len(house.db.living) == 1
         await nothing_left(house)
 
+    async def test_an_answer_just_while_upkeep_calls_it_gone(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> None:
+            begun.set()
+            await go_on.wait()
+
+        house.db.meanwhile("before issue", slowly)
+        issuing = asyncio.create_task(workload.issue("db"))
+        await asyncio.wait_for(begun.wait(), 5)
+        await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        await house.tick()
+
+        async def answered() -> None:
+            house.db.fail("revoke")  # and it cannot be taken back at once
+            go_on.set()
+            await asyncio.wait({issuing})
+
+        house.db.meanwhile("confirm", answered)
+        await house.tick(61)
+        with pytest.raises(Denied):
+            await issuing
+        [lease] = await house.leases()
+        assert (lease.state.live, lease.handle) == (True, "outside-1")
+        await nothing_left(house)
+
     async def test_where_the_backend_is_down_just_then_its_row_still_knows(self) -> None:
         house = await House.open()
         workload = await house.attested()
