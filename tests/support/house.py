@@ -16,7 +16,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from broker.adapters.challenges import HmacChallenges
-from broker.adapters.feed.local import LocalFeed
+from broker.adapters.feed.local import FeedLimits, LocalFeed
 from broker.adapters.limits import TokenBuckets
 from broker.adapters.manifests.state import StateManifests
 from broker.adapters.receipts import ReceiptSealer
@@ -179,6 +179,7 @@ class House:
         self.attest_limits = AttestLimits()
         self.issue_limits = IssueLimits()
         self.upkeep_limits = UpkeepLimits()
+        self.feed_limits = FeedLimits()
         self._jti = 0
         self._workloads = 0
 
@@ -198,7 +199,7 @@ class House:
 
     async def start(self) -> None:
         """Make everything that lives in memory; called again, it is a restart on the same state."""
-        self.feed = await LocalFeed.load(self.state, self.clock)
+        self.feed = await LocalFeed.load(self.state, self.clock, self.feed_limits)
         await self.assemble(self.state)
 
     async def assemble(self, state: StateStore) -> None:

@@ -362,6 +362,22 @@ class TestRenew:
             assert renewed.lease.expires_at == house.now + 120
             assert (await house.lease(answer.lease.id)).expires_at == house.now + 120
 
+    async def test_a_backend_may_give_less_than_was_asked(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+
+        class Short(type(house.db)):  # type: ignore[misc]
+            async def renew(self, grant: object) -> object:
+                return replace(await super().renew(grant), expires_at=house.now + 5)
+
+        house.backends["db"] = Short()
+        answer = await workload.issue("db")
+        house.clock.advance(60)
+        await workload.reattest()
+        renewed = await workload.renew(answer.lease.id)
+        assert renewed.lease.expires_at == house.now + 5
+        assert (await house.lease(answer.lease.id)).expires_at == house.now + 5
+
     async def test_what_needs_no_new_secret_brings_none(self) -> None:
         house = await House.open()
         workload = await house.attested()

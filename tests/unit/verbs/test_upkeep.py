@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pytest
 
+from broker.adapters.feed.local import FeedLimits
 from broker.errors import Denied, Unavailable
 from broker.model.attestation import AttestationState
 from broker.model.credential import Confirmation, Confirmed, Lease, LeaseState
@@ -554,26 +555,27 @@ class TestLoop:
         stop.set()
         await asyncio.wait_for(running, 4)
 
-    async def test_a_queue_that_overflows_is_only_a_reason_to_look(self) -> None:
-        house = await House.open()
+    @pytest.mark.parametrize("limits", [FeedLimits(queue=1), FeedLimits(subscribers=0)])
+    async def test_a_queue_that_overflows_or_cannot_be_had_is_only_a_reason_to_look(
+        self, limits: FeedLimits
+    ) -> None:
+        house = await House.open(feed_limits=limits)
         house.upkeep_limits = replace(house.upkeep_limits, interval=0.01)
         await house.start()
+        fleet: list[Workload] = [await house.attested() for _ in range(3)]
+        db = await fleet[0].issue("db")
         stop = asyncio.Event()
         running = asyncio.create_task(house.upkeep.run(stop))
         await asyncio.sleep(0)
-        fleet: list[Workload] = [await house.attested() for _ in range(3)]
-        for number in range(1500):
+        for number in range(20):
             await house.revoke(SelectorKind.NODE, f"node-{number}")
         made = await house.revoke(SelectorKind.IDENTITY, IDENTITY)
-
-        async def expanded() -> bool:
-            return (await house.revocation(made.revocation_id)).expanded
-
-        await house.until(expanded, 20)
+        await house.until(lambda: house.settled(made.revocation_id), 20)
         assert {(await item.row()).state for item in fleet} == {AttestationState.REVOKED}
+        assert await state(house, db) is LeaseState.REVOKED
         stop.set()
         await asyncio.wait_for(running, 4)
-        assert house.errors == []
+        assert house.feed.told(0) == {}
 
 
 async def test_a_grant_that_escaped_its_fence_is_still_refused_everything() -> None:
