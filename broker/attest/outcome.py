@@ -82,20 +82,40 @@ class Outcome:
         cut = denials.cut(keys, case.as_of)
         ban = denials.banned(keys, case.now)
 
-        async def work(tx: Transaction) -> tuple[bool, bool, Sequence[LogEntry]]:
+        async def work(tx: Transaction) -> tuple[Decision | None, Sequence[LogEntry]]:
             hit = cut or await loaded_hit(tx, denials.wide_after(case.as_of), case.code)
             refused = ban or await loaded_hit(tx, denials.wide_bans(case.now), case.code)
             deadly = hit or (refused if new else None)
+            if deadly is None and refused is None:
+                return None, ()
+            decision = self._fenced(attestation, new=new, deadly=deadly)
+            await tx.decisions.add(decision)
             if deadly is None:
-                return False, refused is not None, ()
-            return True, True, await self._end(tx, attestation, deadly, tell=not new)
+                return decision, ()
+            return decision, await self._end(tx, attestation, deadly, tell=not new)
 
-        deadly, refused, entries = await self._state.transact(work, urgent=True)
+        decision, entries = await self._state.transact(work, urgent=True)
+        if decision is None:
+            return
         self._feed.announce(entries)
-        if deadly:
-            raise Denied(Reason.REVOKED, "revoked while it attested", decision_id=attestation.decision_id)
-        if refused:
-            raise Denied(Reason.BANNED, "banned while it attested", decision_id=attestation.decision_id)
+        self._audit.record(decision)
+        raise Denied(decision.verdict, decision.detail, decision_id=decision.id)
+
+    def _fenced(self, attestation: Attestation, *, new: bool, deadly: NewEntry | None) -> Decision:
+        now = self._clock.now()
+        reason = Reason.BANNED if deadly is None else Reason.REVOKED
+        return Decision(
+            id=self._entropy.identifier("D", now),
+            kind=DecisionKind.ATTEST if new else DecisionKind.REATTEST,
+            at=now,
+            verdict=reason,
+            effect=Effect.REFUSED if new or deadly is None else Effect.REVOKED,
+            identity=attestation.identity.name,
+            attestation_id=attestation.id,
+            code_set=attestation.code_set,
+            revocation_id="" if deadly is None else deadly.revocation_id,
+            detail=f"{reason} while it attested",
+        )
 
     async def _end(
         self, tx: Transaction, attestation: Attestation, deadly: NewEntry, *, tell: bool

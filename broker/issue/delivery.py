@@ -14,8 +14,17 @@ from broker.issue.granting import Granted, IssueLimits, begin_end
 from broker.ledger import wide_hit
 from broker.model.attestation import AttestationState
 from broker.model.credential import Issued, Lease, LeaseState
+from broker.model.decision import Decision, Effect
 from broker.model.revocation import lease_keys
-from broker.ports import Clock, CredentialBackend, Entropy, RevocationFeed, StateStore, Transaction
+from broker.ports import (
+    AuditLog,
+    Clock,
+    CredentialBackend,
+    Entropy,
+    RevocationFeed,
+    StateStore,
+    Transaction,
+)
 from lockstep.formats import Reason
 
 
@@ -23,12 +32,19 @@ class Delivery:
     """Makes, activates, fences; takes back what may not be delivered."""
 
     def __init__(
-        self, clock: Clock, entropy: Entropy, state: StateStore, feed: RevocationFeed, limits: IssueLimits
+        self,
+        clock: Clock,
+        entropy: Entropy,
+        state: StateStore,
+        feed: RevocationFeed,
+        audit: AuditLog,
+        limits: IssueLimits,
     ) -> None:
         self._clock = clock
         self._entropy = entropy
         self._state = state
         self._feed = feed
+        self._audit = audit
         self._limits = limits
 
     async def make(self, backend: CredentialBackend, granted: Granted) -> Issued:
@@ -54,6 +70,7 @@ class Delivery:
             next_attempt_at=0.0,
         )
         denials = self._feed.denials
+        refusal = self._refusal(granted, Reason.REVOKED)
 
         async def work(tx: Transaction) -> bool:
             attestation = await tx.attestations.get(lease.attestation_id)
@@ -62,6 +79,7 @@ class Delivery:
             if alive and not hit and await tx.leases.replace(lease, LeaseState.PENDING):
                 return True
             await self._hand_to_upkeep(tx, lease)
+            await tx.decisions.add(refusal)
             return False
 
         try:
@@ -71,8 +89,9 @@ class Delivery:
             await self._at_backend(backend, lease)
             raise
         if not active:
+            self._audit.record(refusal)
             await self._at_backend(backend, lease)
-            raise _revoked(granted)
+            raise _denied(refusal)
         return lease
 
     async def fence(self, backend: CredentialBackend, lease: Lease, granted: Granted, as_of: int) -> None:
@@ -85,15 +104,21 @@ class Delivery:
         except LockstepError:
             # What is not delivered does not stay; what was delivered before was good until now.
             if granted.before is None:
-                await self._take_back(backend, lease, "not delivered")
+                await self._end(lease, "not delivered")
+                await self._at_backend(backend, lease)
             else:
                 await self._undo(granted, expires_at=lease.expires_at)
             raise
-        if reason is not None:
-            await self._take_back(backend, lease, f"{reason} while it was issued")
-            if reason is Reason.BANNED:
-                raise Denied(reason, "banned while it was issued", decision_id=granted.decision.id)
-            raise _revoked(granted)
+        if reason is None:
+            return
+        refusal = self._refusal(granted, reason)
+        if granted.before is not None and reason is Reason.BANNED:
+            # A ban refuses what is new and kills nothing.
+            await self._undo(granted, expires_at=granted.before.expires_at, refusal=refusal)
+        else:
+            await self._end(lease, refusal.detail, refusal)
+            await self._at_backend(backend, lease)
+        raise _denied(refusal)
 
     async def renewed(self, backend: CredentialBackend, granted: Granted) -> Issued:
         """The backend's part of a renewal. Where it fails, the lease counts as not renewed.
@@ -138,22 +163,22 @@ class Delivery:
 
         return Reason.REVOKED if await self._state.read(work) else None
 
-    async def _take_back(self, backend: CredentialBackend, lease: Lease, why: str) -> None:
-        await self._end(lease, why)
-        await self._at_backend(backend, lease)
-
-    async def _end(self, lease: Lease, why: str) -> None:
+    async def _end(self, lease: Lease, why: str, refusal: Decision | None = None) -> None:
         now = self._clock.now()
 
         async def work(tx: Transaction) -> None:
             current = await tx.leases.get(lease.id)
             if current is not None:
                 await begin_end(tx, current, now, why)
+            if refusal is not None:
+                await tx.decisions.add(refusal)
 
         try:
             await self._state.transact(work, urgent=True)
         except LockstepError:
             return  # a row that stays PENDING is due by itself; one that is ACTIVE ends
+        if refusal is not None:
+            self._audit.record(refusal)
 
     async def _at_backend(self, backend: CredentialBackend, lease: Lease) -> None:
         """At once, where it can be; `Upkeep` does it again, and confirms."""
@@ -177,19 +202,39 @@ class Delivery:
             detail = f"late answer for {lease.id}"
             await tx.leases.open(replace(ended, id=late, request_id="", detail=detail))
 
-    async def _undo(self, granted: Granted, *, expires_at: float) -> None:
+    async def _undo(self, granted: Granted, *, expires_at: float, refusal: Decision | None = None) -> None:
         before = granted.before
         if before is None:
             return
         undone = replace(granted.lease, issued_at=before.issued_at, expires_at=expires_at)
+
+        async def work(tx: Transaction) -> None:
+            await tx.leases.replace(undone, LeaseState.ACTIVE)
+            if refusal is not None:
+                await tx.decisions.add(refusal)
+
         try:
-            await self._state.transact(lambda tx: tx.leases.replace(undone, LeaseState.ACTIVE))
+            await self._state.transact(work)
         except LockstepError:
             return  # then the next renewal asks for new evidence first
+        if refusal is not None:
+            self._audit.record(refusal)
+
+    def _refusal(self, granted: Granted, reason: Reason) -> Decision:
+        """The decision that takes the place of the one that granted."""
+        now = self._clock.now()
+        return replace(
+            granted.decision,
+            id=self._entropy.identifier("D", now),
+            at=now,
+            verdict=reason,
+            effect=Effect.REFUSED,
+            detail=f"{reason} while it was issued",
+        )
 
 
-def _revoked(granted: Granted) -> Denied:
-    return Denied(Reason.REVOKED, "revoked while it was issued", decision_id=granted.decision.id)
+def _denied(refusal: Decision) -> Denied:
+    return Denied(refusal.verdict, refusal.detail, decision_id=refusal.id)
 
 
 def _of_backend(failure: LockstepError | TimeoutError, granted: Granted) -> LockstepError:

@@ -57,7 +57,7 @@ class Issuer:
         self._feed = feed
         self._audit = audit
         self._granting = Granting(entropy, feed, limits)
-        self._delivery = Delivery(clock, entropy, state, feed, limits)
+        self._delivery = Delivery(clock, entropy, state, feed, audit, limits)
 
     async def issue(self, caller: WorkloadCaller, role: str, request_id: str) -> IssueAnswer:
         """A lease and its secret.

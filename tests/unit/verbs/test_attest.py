@@ -507,6 +507,10 @@ class TestMeanwhile:
         with pytest.raises(Denied) as caught:
             await here.attest(order, house.proof(workload.thumbprint))
         assert caught.value.reason is Reason.REVOKED
+        decision = await house.look(lambda tx: tx.decisions.get(caught.value.decision_id))
+        assert (decision.kind, decision.effect) == (DecisionKind.ATTEST, Effect.REFUSED)
+        assert decision.revocation_id == (await house.only_revocation()).id
+        assert decision in house.people.audit
         assert mine.denials.seq == 1
         assert await house.look(lambda tx: tx.attestations.count_alive()) == 0
 

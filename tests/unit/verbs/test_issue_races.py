@@ -9,6 +9,7 @@ import pytest
 
 from broker.errors import Denied, LockstepError, Unavailable
 from broker.model.credential import LeaseState
+from broker.model.decision import DecisionKind, Effect
 from broker.model.requests import IssueAnswer
 from broker.model.revocation import SelectorKind
 from lockstep.formats import Reason
@@ -78,7 +79,13 @@ class TestRevokedBetweenSteps:
         with pytest.raises(Denied) as caught:
             await workload.issue("db")
         assert caught.value.reason is Reason.REVOKED
-        assert caught.value.decision_id
+        decision = await house.look(lambda tx: tx.decisions.get(caught.value.decision_id))
+        assert (decision.kind, decision.verdict, decision.effect) == (
+            DecisionKind.ISSUE,
+            Reason.REVOKED,
+            Effect.REFUSED,
+        )
+        assert decision in house.people.audit
         assert house.db.living == {}
         await nothing_left(house)
 
@@ -130,6 +137,23 @@ class TestRevokedBetweenSteps:
         with pytest.raises(Denied) as caught:
             await here.issue(workload.caller(), "db", "r")
         assert caught.value.reason is Reason.BANNED
+        await nothing_left(house)
+
+    async def test_a_ban_alone_refuses_a_renewal_and_kills_nothing(self) -> None:
+        house = await House.open()
+        workload, sibling = await house.attested(), await house.attested()
+        answer = await workload.issue("db")
+        house.clock.advance(60)
+        await workload.reattest()
+        house.db.meanwhile("renew", lambda: house.revoke(SelectorKind.ATTESTATION, sibling.id))
+        with pytest.raises(Denied) as caught:
+            await workload.renew(answer.lease.id)
+        assert caught.value.reason is Reason.BANNED
+        decision = await house.look(lambda tx: tx.decisions.get(caught.value.decision_id))
+        assert (decision.kind, decision.effect) == (DecisionKind.RENEW, Effect.REFUSED)
+        row = await house.lease(answer.lease.id)
+        assert (row.state, row.expires_at) == (LeaseState.ACTIVE, answer.lease.expires_at)
+        assert await workload.good(answer)
         await nothing_left(house)
 
     async def test_what_does_not_concern_it_stops_nothing(self) -> None:
