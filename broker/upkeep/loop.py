@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from broker.errors import LimitExceeded, LockstepError
 from broker.model.attestation import AttestationState
-from broker.model.credential import Lease
+from broker.model.credential import Lease, LeaseState
 from broker.model.revocation import LogEntry
 from broker.ports import (
     Clock,
@@ -24,6 +25,7 @@ from broker.upkeep.expansion import Expansion
 from broker.upkeep.limits import BATCH, UpkeepLimits
 from broker.upkeep.settling import Settling
 
+_UNENDED: Final = (LeaseState.PENDING, LeaseState.ACTIVE)
 PRUNE_EVERY: Final = 15.0
 PRUNE_ROWS: Final = 10 * BATCH
 PRUNE_ROUNDS: Final = 50
@@ -71,7 +73,6 @@ class Upkeep:
         """One round of everything; True where more of the same is due at once."""
         now = self._clock.now()
         more = await self._expansion.tick(now)
-        # Leases before attestations: one that ends with its attestation has expired, and was not revoked.
         more = await self._cleaning.tick(now) >= BATCH or more
         more = await self._expire(now) or more
         await self._settling.tick()
@@ -157,12 +158,15 @@ class Upkeep:
     async def _expire(self, now: float) -> bool:
         async def work(tx: Transaction) -> bool:
             due = await tx.attestations.due(now, BATCH)
-            if not due:
-                return False
-            await tx.attestations.end(due, AttestationState.EXPIRED)
-            # Nothing outlives its attestation, not even what was granted when it was to live longer.
-            begun = await tx.leases.begin_revoking(due)
-            return len(due) >= BATCH or begun > 0
+            begun = False
+            for name in await tx.attestations.end(due, AttestationState.EXPIRED):
+                # Nothing outlives its attestation, not even what was granted when it was to live longer.
+                # What ends with it has expired, and is cleaned as that.
+                for lease in await tx.leases.page(_UNENDED, BATCH, "", name):
+                    if lease.state is LeaseState.PENDING or lease.expires_at > now:
+                        ended = replace(lease, state=LeaseState.REVOKING, next_attempt_at=now)
+                        begun = await tx.leases.replace(ended, lease.state) or begun
+            return len(due) >= BATCH or begun
 
         if not await self._state.read(lambda tx: tx.attestations.due(now, 1)):
             return False

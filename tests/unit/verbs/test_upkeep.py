@@ -51,6 +51,18 @@ class TestExpiry:
         assert await state(house, api) is LeaseState.EXPIRED
         assert await house.log() == []
 
+    async def test_also_where_attestations_are_looked_at_before_their_leases(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        house.clock.advance(200)
+        natural = await workload.issue("db")
+        house.clock.advance(100)
+        await house.upkeep._expire(house.now)
+        assert await state(house, natural) is LeaseState.ACTIVE
+        await house.tick()
+        assert await state(house, natural) is LeaseState.EXPIRED
+        assert house.db.living == {}
+
     async def test_what_has_ended_stays_as_it_ended(self) -> None:
         house = await House.open()
         workload = await house.attested()
