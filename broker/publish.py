@@ -206,6 +206,11 @@ class Publisher:
         application = self._roles.current().applications.get(manifest.application)
         if application is None:
             raise Denied(Reason.NOT_ENTITLED, f"no application {manifest.application!r} is configured")
+        if not application.published:
+            raise Denied(
+                Reason.NOT_ENTITLED,
+                f"manifests of {manifest.application!r} come from its signed folder alone",
+            )
         foreign = sorted(set(manifest.includes) - set(application.includes))
         if foreign:
             raise Denied(

@@ -110,7 +110,9 @@ class Broker:
         )
         self._undo.append(self._state.close)
         self._manifests = StateManifests(self._state)
-        self._live = Live(generation(self._settings, self._parts(self._settings), self._manifests))
+        self._live = Live(
+            generation(self._settings, self._parts(self._settings), self._state, self._manifests)
+        )
         self._undo.append(self._close_sources)
         run = f"{server.cluster}/{self._entropy.token(8).hex()}"
         audit_file = server.audit.path or server.state.path.parent / "audit.jsonl"
@@ -167,7 +169,9 @@ class Broker:
             try:
                 settings = self._again()
                 self._check_restart(settings)
-                fresh = generation(settings, self._parts(settings), self._manifests, self._live.generation)
+                fresh = generation(
+                    settings, self._parts(settings), self._state, self._manifests, self._live.generation
+                )
                 await self._record_roles(settings)
                 if self._roots is not None:
                     self._roots.reload()
@@ -207,9 +211,7 @@ class Broker:
     # --- parts ------------------------------------------------------------------------------------
 
     def _parts(self, settings: Settings) -> Parts:
-        return Parts(
-            settings.server, self._ring, lambda line: self._log.warning("identity source", problem=line)
-        )
+        return Parts(settings.server, self._ring, lambda line: self._log.warning("source", problem=line))
 
     async def _record_roles(self, settings: Settings) -> None:
         """Decisions name a role's version: its text is kept before the first of them."""

@@ -83,7 +83,7 @@ def open_doors(
     readiness.loaded()
     answers = {
         **WebhookRoom(LiveDetectors(live), verbs.reporter, clock, limits, metrics).answers(),
-        **TokenRoom(verbs.issuer, tokens, feed, server.issuer, limits).answers(),
+        **TokenRoom(verbs.issuer, verbs.revoker, tokens, feed, server.issuer, limits).answers(),
         **StatusRoom(
             readiness, metrics, state, feed, clock, metrics_local_only=server.http.metrics == "loopback"
         ).answers(),

@@ -9,19 +9,24 @@ from broker.adapters.identity.oidc import OidcIdentity
 from broker.adapters.identity.router import IdentityRouter
 from broker.adapters.identity.spiffe import SpiffeIdentity
 from broker.adapters.limits import TokenBuckets
+from broker.adapters.manifests.directory import DirectoryManifests
 from broker.adapters.receipts import ReceiptSealer
 from broker.bootstrap.live import Generation, NoSigners
 from broker.bootstrap.plugs import BACKENDS, DETECTORS, IDENTITIES, IdentityPlug, Parts
 from broker.crypto.dsse import DsseVerifier
 from broker.crypto.keyfiles import load_private_key, load_public_key
 from broker.model.role import DetectorPolicy
-from broker.ports import Detector, ManifestSource, RateLimiter
+from broker.ports import Detector, EnvelopeVerifier, ManifestSource, RateLimiter, StateStore
 from broker.settings import ConfigurationRefused, Problem, Settings
 from broker.settings.problems import shown
 
 
 def generation(
-    settings: Settings, parts: Parts, state_manifests: ManifestSource, last: Generation | None = None
+    settings: Settings,
+    parts: Parts,
+    state: StateStore,
+    state_manifests: ManifestSource,
+    last: Generation | None = None,
 ) -> Generation:
     """The plugs of a configuration. Reads key files; opens no connection.
 
@@ -49,6 +54,19 @@ def generation(
         else:
             rates[name] = TokenBuckets({"detector": policy.rate})
     signers = {name: load_public_key(path) for name, path in tables.signers.items()}
+    envelopes: EnvelopeVerifier = DsseVerifier(signers) if signers else NoSigners()
+    manifests: dict[str, ManifestSource] = {}
+    for name, application in tables.manifests.items():
+        manifests[name] = state_manifests
+        if application.source is not None:
+            manifests[name] = DirectoryManifests(
+                book.applications[name],
+                application.source,
+                envelopes=envelopes,
+                state=state,
+                kept=state_manifests,
+                warn=parts.warn,
+            )
     return Generation(
         settings=settings,
         sources=sources,
@@ -56,9 +74,9 @@ def generation(
             [plug for _, plug in sources.values() if isinstance(plug, OidcIdentity)],
             [plug for _, plug in sources.values() if isinstance(plug, SpiffeIdentity)],
         ),
-        envelopes=DsseVerifier(signers) if signers else NoSigners(),
+        envelopes=envelopes,
         backends=backends,
-        manifests=dict.fromkeys(tables.manifests, state_manifests),
+        manifests=manifests,
         detectors=detectors,
         detector_rates=rates,
         receipts=ReceiptSealer(load_private_key(settings.server.keys.receipts)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from lockstep.formats import UnitKind, code_set_digest
 
@@ -23,9 +24,11 @@ class Assurance(enum.IntEnum):
         return self.name.lower()
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Unit:
-    """One piece of code: its kind and the SHA-256 (32 bytes) of what runs."""
+class Unit(NamedTuple):
+    """One piece of code: its kind and the SHA-256 (32 bytes) of what runs.
+
+    A tuple and no dataclass: an Attest hashes and compares hundreds, a manifest has thousands.
+    """
 
     kind: UnitKind
     digest: bytes

@@ -175,12 +175,16 @@ class ResourceServer:
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """Who may sign an application's manifests: `threshold` of the named `signers`; what it includes."""
+    """Who may sign an application's manifests: `threshold` of the named `signers`; what it includes.
+
+    `published` is False where a signed folder is the source: nothing else may publish.
+    """
 
     name: str
     signers: tuple[str, ...]
     threshold: int
     includes: tuple[str, ...] = ()
+    published: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,9 @@ def book(tables: Tables) -> RoleBook:
             for name, table in tables.resource_servers.items()
         },
         applications={
-            name: Application(name, table.signers, table.threshold, table.includes)
+            name: Application(
+                name, table.signers, table.threshold, table.includes, published=table.source is None
+            )
             for name, table in tables.manifests.items()
         },
     )

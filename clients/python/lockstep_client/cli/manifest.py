@@ -16,6 +16,7 @@ for _command in (
     manifest_local.build,
     manifest_local.sign,
     manifest_local.verify,
+    manifest_local.index,
     manifest_kept.publish,
     manifest_kept.approve,
     manifest_kept.diff,

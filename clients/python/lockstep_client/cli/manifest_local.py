@@ -19,6 +19,7 @@ from lockstep_client.cli.manifest_files import (
 from lockstep_client.cli.manifest_options import days_option, json_option, key_option, required_key
 from lockstep_client.cli.manifest_views import manifest_facts, progress, say_json, show_remarks, summary_line
 from lockstep_client.manifest import Builder, CodeManifest, ManifestError, read_payload, signing
+from lockstep_client.manifest.index import INDEX_NAME, sign_index
 
 
 @click.command()
@@ -173,3 +174,29 @@ def verify(file: str, public: tuple[str, ...], threshold: int, as_json: bool) ->
         say_json({"signers": signers, **manifest_facts(manifest)})
     else:
         click.echo(f"{manifest.application}@{manifest.version} is signed by {', '.join(signers)}")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@key_option
+@days_option
+@json_option
+@command_errors
+def index(folder: Path, key: str | None, valid_days: int, as_json: bool) -> None:
+    """Sign a folder: the broker takes its *.dsse.json as the manifests in force.
+
+    Run it again with another signer's key to add a signature, and again after
+    the folder has changed, or before the index expires: its version only grows.
+    """
+    private = signing.load_signer(required_key(key))
+    _, expires = validity(valid_days, None, None)
+    envelope, version, added = sign_index(folder, private, expires)
+    write_bytes(str(folder / INDEX_NAME), envelope)
+    name = signing.key_id(private.public_key())
+    if as_json:
+        say_json({"path": str(folder / INDEX_NAME), "version": version, "keyid": name, "added": added})
+    else:
+        what = "one more signature" if added else "signed"
+        click.echo(
+            f"wrote {folder / INDEX_NAME}: version {version}, {what} by {name[:16]}, until {expires:%Y-%m-%d}"
+        )

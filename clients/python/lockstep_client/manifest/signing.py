@@ -71,23 +71,23 @@ def key_id(public: PublicKey) -> str:
     return sha256(der).hexdigest()
 
 
-def sign(payload: bytes, key: PrivateKey) -> bytes:
-    """A DSSE envelope (JSON) with one signature over a manifest's payload."""
-    return _write(payload, {key_id(key.public_key()): _signature(payload, key)})
+def sign(payload: bytes, key: PrivateKey, kind: str = MANIFEST_PAYLOAD_TYPE) -> bytes:
+    """A DSSE envelope (JSON) with one signature over a payload of a type."""
+    return _write(payload, {key_id(key.public_key()): _signature(payload, key, kind)}, kind)
 
 
-def add_signature(envelope: bytes, key: PrivateKey) -> bytes:
+def add_signature(envelope: bytes, key: PrivateKey, kind: str = MANIFEST_PAYLOAD_TYPE) -> bytes:
     """The envelope with one more signature; the same key's old one is replaced. Raises `ManifestError`."""
-    payload, signatures = read_envelope(envelope)
-    return _write(payload, {**signatures, key_id(key.public_key()): _signature(payload, key)})
+    payload, signatures = read_envelope(envelope, kind)
+    return _write(payload, {**signatures, key_id(key.public_key()): _signature(payload, key, kind)}, kind)
 
 
-def read_envelope(envelope: bytes) -> tuple[bytes, dict[str, bytes]]:
+def read_envelope(envelope: bytes, kind: str = MANIFEST_PAYLOAD_TYPE) -> tuple[bytes, dict[str, bytes]]:
     """(payload, signatures by key id), *not verified*; raises `ManifestError`."""
     try:
         content: Mapping[str, Any] = json.loads(envelope)
-        if content["payloadType"] != MANIFEST_PAYLOAD_TYPE:
-            raise ManifestError("the envelope holds another type of payload than a manifest")
+        if content["payloadType"] != kind:
+            raise ManifestError(f"the envelope holds another type of payload than {kind}")
         payload = b64decode(content["payload"], validate=True)
         signatures = {
             str(item["keyid"]): b64decode(item["sig"], validate=True) for item in content["signatures"]
@@ -129,20 +129,20 @@ def _holds(key: SSlibKey, signature: bytes, encoded: bytes) -> bool:
     return True
 
 
-def _signature(payload: bytes, key: PrivateKey) -> bytes:
+def _signature(payload: bytes, key: PrivateKey, kind: str) -> bytes:
     public = key.public_key()
     signer = CryptoSigner(key, SSlibKey.from_crypto(public, key_id(public)))
-    return bytes.fromhex(signer.sign(Envelope(payload, MANIFEST_PAYLOAD_TYPE, {}).pae()).signature)
+    return bytes.fromhex(signer.sign(Envelope(payload, kind, {}).pae()).signature)
 
 
-def _write(payload: bytes, signatures: Mapping[str, bytes]) -> bytes:
+def _write(payload: bytes, signatures: Mapping[str, bytes], kind: str) -> bytes:
     items: Sequence[dict[str, str]] = [
         {"keyid": name, "sig": b64encode(signatures[name]).decode()} for name in sorted(signatures)
     ]
     return canonical_json(
         {
             "payload": b64encode(payload).decode(),
-            "payloadType": MANIFEST_PAYLOAD_TYPE,
+            "payloadType": kind,
             "signatures": list(items),
         }
     )
