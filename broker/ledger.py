@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from broker.errors import Unavailable
+from broker.errors import LockstepError, Unavailable
 from broker.model.attestation import Attestation, AttestationState
 from broker.model.decision import Decision
 from broker.model.evidence import CodeSet
@@ -142,6 +142,10 @@ class Ledger:
             known = denials.seq >= denied.entries[-1].seq or await self._caught_up(denied.entries[-1].seq)
             self._audit.record(denial.decision)
             return denied
+        except LockstepError as error:
+            # Anything else than an outage is a no: nothing was written.
+            known = not isinstance(error, Unavailable)
+            raise
         finally:
             # Without a known end (no answer, cancelled) memory goes on denying.
             if known:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import nullcontext
 
 import pytest
 
 from broker.errors import Conflict, Denied, InvalidRequest, NotFound, Unavailable
+from broker.ledger import Denial, Target
 from broker.model.attestation import AttestationState
 from broker.model.credential import LeaseState
-from broker.model.decision import DecisionKind, Effect
+from broker.model.decision import Decision, DecisionKind, Effect
 from broker.model.evidence import Assurance, ProcessRef
 from broker.model.identity import InstanceClaims
 from broker.model.manifest import ManifestUnit
@@ -24,6 +26,7 @@ from broker.model.revocation import (
     process_value,
 )
 from broker.model.role import AfterRevocation
+from broker.ports import Transaction
 from broker.upkeep import BATCH
 from lockstep.formats import Reason
 from tests.support.house import House, Workload, role
@@ -483,6 +486,27 @@ class TestLog:
         answer = await house.revoke(SelectorKind.IDENTITY, IDENTITY)
         assert answer.head.seq == 1
         # A cut is a cut: what memory said meanwhile does not outlive it as a ban.
+        await house.workload().attest("app")
+
+    @pytest.mark.parametrize("error", [Conflict("no"), None])
+    async def test_a_denial_that_is_called_off_leaves_nothing(self, error: Conflict | None) -> None:
+        house = await House.open()
+        decision = Decision("D-1", DecisionKind.REVOKE, house.now, Reason.REVOKED, Effect.REVOKED)
+        selector = Selector(SelectorKind.IDENTITY, IDENTITY)
+        target = Target(selector, cut=True, ban=True)
+        denial = Denial("V-1", (target,), (), True, "ann", "because", decision, house.now)
+        seen = []
+
+        async def first(tx: Transaction) -> bool:
+            seen.append(house.feed.denials.banned([selector], house.now))
+            if error is not None:
+                raise error
+            return False
+
+        with pytest.raises(Conflict) if error is not None else nullcontext():
+            assert await house.ledger.deny(denial, first=first) is None
+        assert seen[0] is not None
+        assert not house.feed.denials.anticipating
         await house.workload().attest("app")
 
     async def test_many_at_once_get_one_sequence(self) -> None:
