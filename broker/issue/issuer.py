@@ -12,7 +12,6 @@ from broker.issue.rules import Refused, is_good
 from broker.model.caller import OperatorCaller, WorkloadCaller
 from broker.model.credential import Lease, LeaseState
 from broker.model.decision import DecisionKind
-from broker.model.identity import WorkloadIdentity
 from broker.model.requests import Introspection, IssueAnswer
 from broker.ports import (
     AuditLog,
@@ -169,17 +168,6 @@ class Issuer:
             return Introspection(active=True, lease=lease, attestation=attestation)
 
         return await self._state.read(work)
-
-    async def revoke_token(self, token_id: str, actor: str, identity: WorkloadIdentity) -> None:
-        """RFC 7009: the holder gives a token back. A token that is unknown or another's is no error."""
-        now = self._clock.now()
-
-        async def work(tx: Transaction) -> None:
-            lease = await tx.leases.by_handle(token_id)
-            if lease is not None and lease.identity == identity.name:
-                await begin_end(tx, lease, now, f"given back by {actor}")
-
-        await self._state.transact(work, urgent=True)
 
     def _granted(self, result: Granted | Refused) -> Granted:
         if result.decision is not None:

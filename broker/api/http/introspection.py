@@ -26,6 +26,11 @@ class Issuer(Protocol):
     """What this room needs of `broker.issue.Issuer`."""
 
     async def introspect(self, token_id: str, audiences: frozenset[str] | None) -> Introspection: ...
+
+
+class Revoker(Protocol):
+    """What this room needs of `broker.revoke.Revoker`."""
+
     async def revoke_token(self, token_id: str, actor: str, identity: WorkloadIdentity) -> None: ...
 
 
@@ -33,10 +38,17 @@ class TokenRoom:
     """Says "active" only for what it can vouch for right now; everything else is `{"active": false}`."""
 
     def __init__(
-        self, issuer: Issuer, signer: TokenSigner, feed: RevocationFeed, issuer_url: str, limits: Limits
+        self,
+        issuer: Issuer,
+        revoker: Revoker,
+        signer: TokenSigner,
+        feed: RevocationFeed,
+        issuer_url: str,
+        limits: Limits,
     ) -> None:
         """`issuer_url` is the ``iss`` of the tokens and the public address of this door."""
         self._issuer = issuer
+        self._revoker = revoker
         self._signer = signer
         self._feed = feed
         self._url = issuer_url.rstrip("/")
@@ -90,7 +102,7 @@ class TokenRoom:
         except Denied:
             return JSONResponse({})
         name = caller.identity.name
-        await self._issuer.revoke_token(str(claims.get("jti", "")), f"holder:{name}", caller.identity)
+        await self._revoker.revoke_token(str(claims.get("jti", "")), f"holder:{name}", caller.identity)
         return JSONResponse({})
 
     async def jwks(self, _: Asked) -> Response:

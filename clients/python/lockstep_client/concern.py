@@ -22,7 +22,9 @@ def taken_by(
     The broker shows a workload only what is its own, so a selector that cannot
     be compared here (a digest, a package, a place) counts as ours.
     """
-    if event.kind != revocation_pb2.EVENT_KIND_REVOKED or not (event.cut or event.ban):
+    if event.kind != revocation_pb2.EVENT_KIND_REVOKED or not event.cut:
+        # A ban refuses later grants and takes nothing that is held: a quarantine, or another
+        # instance of this identity that was revoked.
         return ""
     if event.position.seq <= attestation.as_of:
         return ""  # known when this attestation was granted

@@ -85,7 +85,7 @@ class Connection:
             self._revoked_callbacks.append(on_revoked)
         self._lock = threading.Lock()
         self._closed = False
-        self._inherited: Parts | None = None
+        self._inherited: list[Parts] = []
         self._parts: Parts | None = self._assemble()
         mind(self)
         atexit.register(self.close)
@@ -206,9 +206,10 @@ class Connection:
         """The parent's standing is not ours: the first use attests anew."""
         self._lock = threading.Lock()
         # Kept, not freed: freeing the parent's channel would touch its connection.
-        self._inherited, self._parts = self._parts, None
-        if self._inherited is not None:
-            self._inherited.keeper.after_fork_in_child()
+        parts, self._parts = self._parts, None
+        if parts is not None:
+            self._inherited.append(parts)
+            parts.keeper.after_fork_in_child()
 
     # --- telling (on the callback thread) -----------------------------------------------------------------
 

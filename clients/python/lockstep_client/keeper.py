@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import logging
 import queue
-import random
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
 
-from lockstep.v1 import revocation_pb2
-from lockstep_client import schedule
 from lockstep_client.callbacks import Callbacks
 from lockstep_client.callers import Caller
 from lockstep_client.clock import Clock
-from lockstep_client.concern import EVERYTHING, taken_by, time_of
 from lockstep_client.errors import EXIT_UNAVAILABLE, Denied, LockstepError, Revoked, Unavailable
 from lockstep_client.exchange import Exchange
 from lockstep_client.holding import Attestation, Held, Holding, Revocation
 from lockstep_client.report import Observation, Outcome, Reporter
+from lockstep_client.taking import Taking
 from lockstep_client.transport import Transport
 from lockstep_client.upkeep import NEVER, Upkeep
 from lockstep_client.watch import Watch
@@ -37,6 +34,7 @@ JOB_TIMEOUT = 30.0
 """Seconds that a face waits for the keeper at most, whatever gRPC does."""
 CLOSE_TIMEOUT = 2.0
 """Seconds in which leases are given back."""
+_LAST_WORDS = 1.0
 _TICK = 1.0
 _AFTER_FAILURE = 5.0
 _MOST_JOBS = 256
@@ -74,17 +72,23 @@ class Keeper:
         self._roles = tuple(roles)
         self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(_MOST_JOBS)
         self._upkeep = Upkeep(exchange, holding, clock, roles, self._attested, self._rotated)
-        self._denials = 0
+        self._taking = Taking(
+            holding,
+            exchange.key.thumbprint,
+            transport,
+            clock,
+            lambda revocation: callbacks.post(listeners.revoked, revocation),
+            self.refresh_soon,
+        )
         self._silent = False
-        self._grace_until = 0.0
-        self._luck = random.random()  # noqa: S311 - spreads load, guards nothing
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-        self._watch = Watch(transport, self._who, self, clock)
+        self._watch = Watch(transport, self._who, self._taking, clock)
         self._reporter = Reporter(
             transport, self._who, lambda outcome: callbacks.post(listeners.decided, outcome), self._mute
         )
         self._reporting = False
+        self._starting = threading.Lock()
 
     # --- for the faces ------------------------------------------------------------------------------
 
@@ -112,9 +116,10 @@ class Keeper:
 
     def report(self, observation: Observation) -> None:
         """Tell the broker what a guard saw; at once, and again until it has been taken."""
-        if not self._reporting:
-            self._reporting = True
-            self._reporter.thread.start()
+        with self._starting:
+            if not self._reporting:
+                self._reporting = True
+                self._reporter.thread.start()
         self._reporter.report(observation)
 
     def flush_reports(self, timeout: float) -> bool:
@@ -123,17 +128,14 @@ class Keeper:
 
     def silent(self) -> bool:
         """True where nobody has been heard for longer than the role's grace and secrets are to be dropped."""
-        attestation = self._holding.attestation
-        if attestation is None or attestation.silence_then == "keep":
-            return False
-        now = self._clock.steady()
-        grace = schedule.silence_grace(attestation.silence_grace, self._luck)
-        return now > max(self._transport.last_heard + grace, self._grace_until)
+        return self._taking.silent()
 
     def close(self, *, give_back: bool = True) -> None:
         """Give leases back (at most `CLOSE_TIMEOUT` seconds), forget everything, end the threads."""
         if self._closing.is_set():
             return
+        if self._reporting and self._holding.revoked is None:
+            self._reporter.flush(_LAST_WORDS)
         if give_back and self._holding.revoked is None and self._holding.held():
             try:
                 self._submit(lambda: self._upkeep.give_back(CLOSE_TIMEOUT)).result(CLOSE_TIMEOUT)
@@ -172,55 +174,6 @@ class Keeper:
         self._transport.abandon()
         self._holding.wipe()
 
-    # --- what the watch tells (on its thread) -----------------------------------------------------------
-
-    def snapshot(self, events: Sequence[revocation_pb2.RevocationEvent]) -> None:
-        """Anything in the live deny set that is newer than what we were granted."""
-        for event in events:
-            self.event(event)
-
-    def event(self, event: revocation_pb2.RevocationEvent) -> None:
-        """Secrets go first; the callbacks learn of it afterwards."""
-        attestation = self._holding.attestation
-        if attestation is None:
-            return
-        taken = taken_by(event, attestation, self._exchange.key.thumbprint, self._holding.held())
-        if not taken:
-            return
-        error = Revoked(
-            "revoked" if taken == EVERYTHING else f"the lease for {taken!r} was revoked",
-            reason=event.reason or "revoked",
-            decision=event.decision_id,
-        )
-        lost = None if taken == EVERYTHING else self._holding.lose(taken, error)
-        if taken == EVERYTHING and not self._holding.revoke(error):
-            return
-        self._tell(
-            Revocation(
-                reason=error.reason,
-                decision=error.decision,
-                revocation_id=event.revocation_id,
-                attestation_id=attestation.id,
-                at=time_of(event),
-                role=lost.role if lost else "",
-                lease_id=lost.lease_id if lost else "",
-            )
-        )
-
-    def beat(self, asked_at: float, grace: float) -> None:
-        """The cluster lives; a draining replica says how long the silence may last."""
-        self._transport.last_heard = max(self._transport.last_heard, asked_at)
-        self._grace_until = self._clock.steady() + grace if grace else 0.0
-        self._denials = 0
-
-    def denied(self, error: LockstepError) -> None:
-        """The watch was refused: it is over, or the attestation has to be made anew."""
-        if isinstance(error, Revoked):
-            self._over(error)
-        else:
-            self._denials += 1
-            self.refresh_soon(schedule.backoff(self._denials, 1.0))
-
     # --- on the keeper's thread -------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -252,7 +205,7 @@ class Keeper:
                 self._upkeep.refresh()
                 self._watch.thread.kick()
             except Revoked as error:
-                self._over(error)
+                self._taking.over(error)
 
     def _credential(self, role: str) -> Held:
         try:
@@ -264,7 +217,7 @@ class Keeper:
         try:
             return self._upkeep.credential(role)
         except Revoked as error:
-            self._over(error)
+            self._taking.over(error)
             raise
 
     def _fall_silent(self) -> None:
@@ -286,24 +239,6 @@ class Keeper:
 
     def _rotated(self, role: str) -> None:
         self._callbacks.post(self._listeners.rotated, role)
-
-    def _over(self, error: Revoked) -> None:
-        """The broker said that we are revoked, in an answer instead of an event."""
-        attestation = self._holding.attestation
-        if self._holding.revoke(error):
-            self._tell(
-                Revocation(
-                    reason=error.reason,
-                    decision=error.decision,
-                    revocation_id="",
-                    attestation_id=attestation.id if attestation else "",
-                    at=None,
-                )
-            )
-
-    def _tell(self, revocation: Revocation) -> None:
-        log.critical("revoked: %s (lockstep explain %s)", revocation.reason, revocation.decision or "…")
-        self._callbacks.post(self._listeners.revoked, revocation)
 
     def _mute(self, error: LockstepError) -> None:
         log.error("reports are refused: %s", error)

@@ -1,6 +1,8 @@
-"""When to renew and when to try again: pure functions of time, all in seconds."""
+"""When to renew and when to try again: pure functions of time (seconds) and of luck, which is drawn apart."""
 
 from __future__ import annotations
+
+import random
 
 RENEW_AT = 2 / 3
 """Share of a lifetime after which it is renewed."""
@@ -10,17 +12,22 @@ SHORTEST = 0.5
 """Never renew sooner than this after the last time."""
 
 
-def renew_after(lifetime: float, luck: float) -> float:
-    """How long after a grant to renew it; `luck` is uniform in [0, 1)."""
-    return max(SHORTEST, lifetime * (RENEW_AT - JITTER * luck))
+def luck() -> float:
+    """Uniform in [0, 1): spreads a fleet's calls over time, and guards nothing."""
+    return random.random()  # noqa: S311 - not for secrets
 
 
-def backoff(attempt: int, luck: float, *, first: float = 0.2, most: float = 5.0) -> float:
+def renew_after(lifetime: float, drawn: float) -> float:
+    """How long after a grant to renew it; `drawn` is somebody's `luck`."""
+    return max(SHORTEST, lifetime * (RENEW_AT - JITTER * drawn))
+
+
+def backoff(attempt: int, drawn: float, *, first: float = 0.2, most: float = 5.0) -> float:
     """Pause after failed attempt number `attempt` (from 1): exponential with full jitter above half."""
     ceiling = min(most, first * 2.0 ** min(attempt - 1, 16))
-    return ceiling * (0.5 + 0.5 * luck)
+    return ceiling * (0.5 + 0.5 * drawn)
 
 
-def silence_grace(grace: float, luck: float) -> float:
+def silence_grace(grace: float, drawn: float) -> float:
     """The role's grace, up to a tenth longer: not everyone lets go in the same instant."""
-    return grace * (1.0 + 0.1 * luck)
+    return grace * (1.0 + 0.1 * drawn)

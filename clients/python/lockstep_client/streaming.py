@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
@@ -11,6 +10,7 @@ import tenacity
 from google.protobuf.message import Message
 
 from lockstep.formats import Reason
+from lockstep_client import schedule
 from lockstep_client.callers import Caller
 from lockstep_client.errors import LockstepError, Unavailable
 from lockstep_client.methods import Method
@@ -137,7 +137,7 @@ class StreamThread(Generic[A]):
             with attempt:
                 self._serve(attestation_id, caller)
         # It was alive and broke: come back soon, but not everybody in the same instant.
-        self._stopping.wait(random.uniform(0.01, 0.1))  # noqa: S311 - spreads load, guards nothing
+        self._stopping.wait(0.01 + 0.09 * schedule.luck())
 
     def _serve(self, attestation_id: str, caller: Caller) -> None:
         """One stream. Returns where it was healthy and ended; raises `Unavailable` where it never was."""

@@ -28,6 +28,7 @@ CALL_TIMEOUT = 5.0
 """Seconds that one call may take, connecting included."""
 CONNECT_TIMEOUT = 3.0
 """Seconds that one address gets to complete TCP and TLS."""
+_FRESH_NONCES = 2
 
 _OPTIONS = (
     # A broker that restarts is back in a second: gRPC's own pause of up to two minutes is not ours.
@@ -71,10 +72,14 @@ class Transport:
         return self._addresses[self._index]
 
     def unary(self, method: Method[A], message: Message, caller: Caller, timeout: float = CALL_TIMEOUT) -> A:
-        """One answer. Tries the next address where nobody listens, and once more after `proof_rejected`."""
+        """One answer. Tries the next address where nobody listens, and again after `proof_rejected`.
+
+        A refusal brings a fresh nonce; a second one is possible where another thread
+        has just used or replaced it.
+        """
         body = message.SerializeToString()
         deadline = self._clock.steady() + timeout
-        fresh_nonce = True
+        nonces = _FRESH_NONCES
         failures = 0
         while True:
             line = self._open(deadline)
@@ -86,8 +91,8 @@ class Transport:
                 found = error_of(error)
             except ValueError:  # another thread has closed it under our hands
                 found = Unavailable("the connection was closed")
-            if found.reason == Reason.PROOF_REJECTED and fresh_nonce:
-                fresh_nonce = False
+            if found.reason == Reason.PROOF_REJECTED and nonces:
+                nonces -= 1
                 continue
             if transport_failure(found):
                 failures += 1

@@ -7,7 +7,6 @@ or callbacks.
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable, Sequence
 
 from lockstep_client import schedule
@@ -93,7 +92,7 @@ class Upkeep:
             self.due = NEVER
         except LockstepError as error:
             self._attempt += 1
-            pause = schedule.backoff(self._attempt, random.random())  # noqa: S311 - spreads load
+            pause = schedule.backoff(self._attempt, schedule.luck())
             self.due = self._clock.steady() + pause
             log.warning("not renewed, next try in %.1f s: %s", pause, error)
         else:
@@ -180,10 +179,10 @@ class Upkeep:
         doomed = self._holding.doomed
         lives = [(attestation.ends, attestation.lifetime)]
         lives += [(item.ends, item.lifetime) for item in self._holding.held() if item.role not in doomed]
-        luck = random.random()  # noqa: S311 - spreads load, guards nothing
+        drawn = schedule.luck()
         self.due = max(
             self._clock.steady() + schedule.SHORTEST,
-            min(ends - lifetime + schedule.renew_after(lifetime, luck) for ends, lifetime in lives),
+            min(ends - lifetime + schedule.renew_after(lifetime, drawn) for ends, lifetime in lives),
         )
 
 

@@ -61,6 +61,18 @@ def test_a_rolling_nonce_is_learnt_from_refusals(
         assert ls.credential("db").username
 
 
+def test_a_ban_without_a_cut_takes_nothing_that_is_held(
+    broker: FakeBroker, settings: Settings, evidence: Evidence
+) -> None:
+    told = threading.Event()
+    with lockstep_client.connect(settings=settings, evidence=evidence, on_revoked=lambda _: told.set()) as ls:
+        db = ls.credential("db")
+        broker.revoke(revocation_pb2.Selector(identity="iss|me"), cut=False, ban=True)
+        broker.wait_until(lambda: 1 in broker.acknowledged)
+        assert db.password.reveal()
+        assert not told.is_set()
+
+
 def test_renewal_adds_what_was_loaded_and_rotates(
     broker: FakeBroker, settings: Settings, evidence: Evidence, loaded: Loaded
 ) -> None:
