@@ -162,7 +162,9 @@ def _holds(key: VerifyingKey, message_id: str, timestamp: str, body: bytes, sign
         except UnicodeDecodeError:
             return False
         # Compared as spelled: base64 has one canonical form, and nothing has to be decoded.
-        return any(hmac.compare_digest(expected, signature.encode(errors="replace")) for signature in signatures)
+        return any(
+            hmac.compare_digest(expected, signature.encode(errors="replace")) for signature in signatures
+        )
     for signature in signatures:
         version, _, value = signature.partition(",")
         if version == "v1a":
