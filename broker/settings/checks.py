@@ -80,7 +80,7 @@ def _names(source: Source, tables: Tables) -> Iterator[Fault]:
             yield table, name, "identity.from", message
             continue
         provider = tables.identity.get(match.source)
-        if isinstance(provider, OidcSource) and match.spiffe_id:
+        if isinstance(provider, OidcSource) and match.spiffe_id and not provider.trust_domain:
             message = (
                 f"[identity.{match.source}] verifies JWTs, whose subjects are no SPIFFE IDs; use subject"
             )

@@ -1,0 +1,58 @@
+"""What the pages show is true: configuration loads, examples parse, links lead somewhere."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from _pytest.mark import ParameterSet
+
+from broker.adapters.clock import SystemClock
+from broker.adapters.detectors.standard import StandardDetector
+from broker.crypto.webhooks import HmacKey, signed_headers
+from broker.dev import make
+from broker.settings import load
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def blocks(language: str) -> list[ParameterSet]:
+    found = []
+    for page in PAGES:
+        shown = re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
+        found += [pytest.param(text, id=f"{page.name}-{number}") for number, text in enumerate(shown)]
+    return found
+
+
+@pytest.mark.parametrize("text", blocks("toml"))
+def test_configuration_loads(text: str, tmp_path: Path) -> None:
+    dev = tmp_path / "dev"
+    make(dev, SystemClock())
+    shown = tmp_path / "shown.toml"
+    bundle = dev / "mesh-ca.crt"
+    shown.write_text(text.replace('"/run/spire/bundle.pem"', json.dumps(str(bundle))))
+    (tmp_path / "falco.hmac").write_bytes((dev / "detector.secret").read_bytes())
+    (tmp_path / "falco.hmac").chmod(0o600)
+    laptop = make(dev, SystemClock(), includes=[shown])
+    assert load(laptop.configuration, {}).book.roles
+
+
+@pytest.mark.parametrize("text", blocks("json"))
+def test_an_event_is_one_that_the_webhook_takes(text: str) -> None:
+    key = HmacKey(bytes(range(32)))
+    now = 1_790_000_000.0
+    headers = signed_headers([key], "msg_1", int(now), text.encode())
+    (found,) = StandardDetector("falco", [key]).parse(headers, text.encode(), now)
+    assert found.subject.process.exact()
+
+
+@pytest.mark.parametrize("text", blocks("python"))
+def test_python_is_python(text: str) -> None:
+    compile(text, "page", "exec")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), target
