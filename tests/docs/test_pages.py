@@ -12,6 +12,7 @@ from broker.adapters.detectors.standard import StandardDetector
 from broker.crypto.webhooks import HmacKey, signed_headers
 from broker.dev import make
 from broker.settings import load
+from lockstep.formats import Reason
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -56,3 +57,8 @@ def test_python_is_python(text: str) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_every_reason_code_is_explained() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text()
+    assert re.findall(r"^\| `([a-z_]+)` \|", page, re.M) == [reason.value for reason in Reason]
