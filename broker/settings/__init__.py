@@ -35,6 +35,9 @@ def load(file: Path, environment: Mapping[str, str]) -> Settings:
     Raises `ConfigurationRefused` with every problem that was found.
     """
     source = read(file.absolute(), environment)
+    if source.problems:
+        # A file that could not be read says nothing of what it lacks.
+        raise ConfigurationRefused(source.problems)
     server = understand.server(source)
     tables = understand.tables(source)
     check(source, server, tables)
