@@ -23,10 +23,10 @@ from broker.model.revocation import (
     RevocationState,
     Selector,
     SelectorKind,
-    Step,
     taint,
 )
 from broker.model.role import AfterRevocation, Role
+from broker.model.step import Step
 from broker.ports import AuditLog, RevocationFeed, StateStore, Transaction
 
 

@@ -11,8 +11,9 @@ conflict is a return value.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from broker.model.account import Account, AccountState, Remains
 from broker.model.attestation import Attestation, AttestationState
 from broker.model.credential import Confirmed, Grant, Issued, Lease, LeaseState
 from broker.model.decision import Decision
@@ -122,12 +123,15 @@ class CredentialBackend(Protocol):
     """Makes secrets and takes them back. May block on the outside: never called in a transaction."""
 
     @property
-    def revocability(self) -> Revocability:
-        """How soon it can take a credential back."""
-
-    @property
     def outside(self) -> bool:
         """True where issuing has an effect outside the broker: the lease is PENDING until it is known."""
+
+    @property
+    def accounts(self) -> AccountKeeper | None:
+        """Where the credentials of an attestation hang together; None where each stands alone."""
+
+    def revocability_of(self, parameters: Mapping[str, Any]) -> Revocability:
+        """How soon it can take back a credential of a role with these parameters."""
 
     async def issue(self, grant: Grant) -> Issued:
         """The secret for a lease that is already in the store. Raises `Unavailable`, `Denied`."""
@@ -142,6 +146,69 @@ class CredentialBackend(Protocol):
 
     async def confirm(self, lease: Lease, now: float) -> Confirmed:
         """Look whether it is gone."""
+
+
+class AccountKeeper(Protocol):
+    """The accounts of one backend. Calls may block on the outside: never in a transaction.
+
+    All of them are idempotent and raise `Unavailable` where the backend does not
+    answer (they are tried again), `Denied` where it refuses.
+    """
+
+    @property
+    def replica(self) -> str:
+        """Names this process; new at every start."""
+
+    def holds(self, account: Account) -> bool:
+        """True where this process can issue through the account: it opened it, and it was not lost since."""
+
+    async def open(self, account: Account, ttl: float) -> str:
+        """Open it for `ttl` seconds (extended by renewals); its accessor."""
+
+    async def freeze(self, attestation_id: str) -> None:
+        """From now on nothing is made or used through any account of the attestation, wherever it was opened.
+        No error where there never was one."""
+
+    async def drain(self, attestation_id: str) -> bool:
+        """Wait until every call that this process has under way for the attestation was answered; False where
+        the bound on that wait (seconds, the plug's) passed first."""
+
+    async def close(self, account: Account) -> None:
+        """Take the account back with whatever hangs on it; where the accessor was never learned, whatever the
+        backend finds of the attestation."""
+
+    async def confirm(self, account: Account, now: float) -> Confirmed:
+        """Look whether it is gone."""
+
+    @property
+    def longest_call(self) -> float:
+        """Seconds after which no request that was ever sent can still have an effect."""
+
+    async def strays(self, before: float) -> Sequence[str]:
+        """Handles of all leases under the backend's paths that were made before a time: who calls knows which
+        of them have a row."""
+
+    async def attestations(self) -> Sequence[str]:
+        """Ids of attestations that the backend could still serve: known by name, not frozen."""
+
+    async def revoke_stray(self, handle: str) -> None:
+        """Take back a lease that no row knows."""
+
+
+class TargetCutter(Protocol):
+    """Ends logins and sessions of an attestation at the target itself, without waiting for any backend.
+
+    Raises `Unavailable` where the target does not answer.
+    """
+
+    async def cut(self, attestation_id: str) -> Remains:
+        """Take the right to log in away, durably, then end the sessions; what a look after that still found."""
+
+    async def confirm(self, attestation_id: str) -> Remains:
+        """What two looks, one after the other, still find."""
+
+    async def close(self) -> None:
+        """Give connections back."""
 
 
 class TokenSigner(Protocol):
@@ -273,6 +340,30 @@ class LeaseStore(Protocol):
         """Live states only."""
 
 
+class AccountStore(Protocol):
+    """Accounts at backends: none exists without a row."""
+
+    async def add(self, account: Account) -> None: ...
+    async def get(self, account_id: str) -> Account | None: ...
+    async def replace(self, account: Account, expected: AccountState) -> bool:
+        """Write the row where its state is still `expected`; False otherwise."""
+
+    async def of_attestation(self, attestation_id: str) -> Sequence[Account]:
+        """In id order."""
+
+    async def begin_closing(self, attestation_ids: Sequence[str], now: float) -> int:
+        """OPENING and OPEN accounts of attestations become CLOSING (due now); how many."""
+
+    async def due(self, now: float, limit: int) -> Sequence[Account]:
+        """CLOSING and STUCK ones whose `next_attempt_at` is at or before now, longest due first."""
+
+    async def unsettled(self, attestation_ids: Sequence[str]) -> int:
+        """How many accounts of some attestations are not CLOSED."""
+
+    async def page(self, states: Sequence[AccountState], limit: int, after: str = "") -> Sequence[Account]:
+        """In id order after an id; empty `states` is all."""
+
+
 class RevocationStore(Protocol):
     """The log with its one counter, and the acts that wrote it."""
 
@@ -386,6 +477,8 @@ class Transaction(Protocol):
     def code(self) -> CodeSetStore: ...
     @property
     def leases(self) -> LeaseStore: ...
+    @property
+    def accounts(self) -> AccountStore: ...
     @property
     def revocations(self) -> RevocationStore: ...
     @property

@@ -86,7 +86,7 @@ def generation(
 def _check_revocability(settings: Settings, backends: Mapping[str, Any]) -> None:
     problems = []
     for name, role in settings.book.roles.items():
-        offered = backends[role.backend].revocability
+        offered = backends[role.backend].revocability_of(role.parameters)
         if offered.rank > role.revocability.rank:
             problems.append(
                 Problem(

@@ -105,7 +105,7 @@ class Granting:
             assurance=attestation.assurance,
             # An outside backend says what it made; until then nobody knows.
             handle="" if backend.outside else self._entropy.identifier("T", now),
-            revocability=backend.revocability,
+            revocability=backend.revocability_of(role.parameters),
             possession_required=role.possession_required,
             issued_at=now,
             expires_at=now + ttl,

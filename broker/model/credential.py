@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from broker.model.account import Account
 from broker.model.evidence import Assurance
 from broker.model.role import Mode, Revocability
 
@@ -35,7 +36,9 @@ class Lease:
     accessor, a lease id): never the secret, and empty until a backend with an
     outside has answered. `as_of` is the sequence of the
     revocation log that the grant was evaluated at. `audience` is whose watchers
-    see it. `max_expires_at` bounds all renewals.
+    see it. `max_expires_at` bounds all renewals. `account_id` is the account
+    that it hangs on and `cutter` what ends its sessions at the target; both are
+    empty where there is none.
     """
 
     id: str
@@ -62,13 +65,17 @@ class Lease:
     attempts: int = 0
     next_attempt_at: float = 0.0
     detail: str = ""
+    account_id: str = ""
+    cutter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
     """What a backend may put into a credential: facts, decided before it is called.
 
-    `ttl` in seconds; `key_thumbprint` is the RFC 7638 thumbprint for ``cnf.jkt``.
+    `ttl` in seconds; `key_thumbprint` is the RFC 7638 thumbprint for ``cnf.jkt``;
+    `account` the open account that the credential is to hang on, where the
+    backend keeps accounts.
     """
 
     lease: Lease
@@ -80,6 +87,7 @@ class Grant:
     node: str = ""
     pod_uid: str = ""
     container_id: str = ""
+    account: Account | None = None
 
 
 @dataclass(frozen=True, slots=True)

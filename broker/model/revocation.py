@@ -14,6 +14,7 @@ from hashlib import sha256
 from broker.model.attestation import Attestation
 from broker.model.credential import Lease
 from broker.model.evidence import ProcessRef
+from broker.model.step import Step
 from lockstep.formats import canonical_json
 
 
@@ -208,15 +209,6 @@ class RevocationState(enum.StrEnum):
 
     COMMITTED = "committed"
     SETTLED = "settled"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of a receipt: what, when (seconds, UTC), and how it was confirmed."""
-
-    name: str
-    at: float
-    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from broker.model.revocation import (
     Revocation,
     Selector,
     SelectorKind,
-    Step,
 )
+from broker.model.step import Step
 from broker.ports import RevocationFeed, StateStore, Transaction
 from broker.upkeep.limits import BATCH, open_revocations
 

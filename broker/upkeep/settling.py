@@ -8,8 +8,9 @@ from typing import Final
 
 from broker.model.credential import Confirmation, Lease
 from broker.model.receipt import receipt_payload
-from broker.model.revocation import Revocation, RevocationState, SelectorKind, Step, Unconfirmed
+from broker.model.revocation import Revocation, RevocationState, SelectorKind, Unconfirmed
 from broker.model.role import Revocability
+from broker.model.step import Step
 from broker.ports import Clock, ReceiptSigner, RevocationFeed, StateStore, Transaction
 from broker.upkeep.expansion import BEGUN
 from broker.upkeep.limits import BATCH, UpkeepLimits, open_revocations

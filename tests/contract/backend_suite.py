@@ -89,7 +89,7 @@ class BackendSuite:
             await backend.revoke(lease)
             confirmed = await backend.confirm(lease, now)
             assert confirmed.method
-            if backend.revocability.rank <= Revocability.AT_TARGET.rank:
+            if backend.revocability_of(grant.parameters).rank <= Revocability.AT_TARGET.rank:
                 assert confirmed.result is Confirmation.GONE
             else:
                 assert confirmed.result is not Confirmation.ALIVE

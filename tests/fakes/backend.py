@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 from broker.errors import LockstepError, Unavailable
 from broker.model.credential import Confirmation, Confirmed, Credential, Grant, Issued, Lease
@@ -44,7 +45,10 @@ class FakeBackend:
     # --- the port -----------------------------------------------------------------------------------
 
     @property
-    def revocability(self) -> Revocability:
+    def accounts(self) -> None:
+        return
+
+    def revocability_of(self, parameters: Mapping[str, Any]) -> Revocability:
         return self._revocability
 
     @property

@@ -17,6 +17,7 @@ from broker.adapters.state.rules import (
     selector_digest,
 )
 from broker.errors import Conflict, Misuse, Unavailable
+from broker.model.account import Account, AccountState
 from broker.model.attestation import Attestation, AttestationState
 from broker.model.credential import Lease, LeaseState
 from broker.model.decision import Decision
@@ -50,6 +51,7 @@ class Tables:
     code: dict[bytes, CodeSet] = field(default_factory=dict)
     hints: dict[bytes, UnitHint] = field(default_factory=dict)
     leases: dict[str, Lease] = field(default_factory=dict)
+    accounts: dict[str, Account] = field(default_factory=dict)
     log: dict[int, LogEntry] = field(default_factory=dict)
     revocations: dict[str, Revocation] = field(default_factory=dict)
     hits: dict[tuple[str, str], None] = field(default_factory=dict)
@@ -220,7 +222,13 @@ class MemoryLeases(Store):
         old = table.get(lease.id)
         if old is None or old.state is not expected:
             return False
-        table[lease.id] = replace(lease, attestation_id=old.attestation_id, request_id=old.request_id)
+        table[lease.id] = replace(
+            lease,
+            attestation_id=old.attestation_id,
+            request_id=old.request_id,
+            account_id=old.account_id,
+            cutter=old.cutter,
+        )
         return True
 
     async def begin_revoking(self, attestation_ids: Sequence[str]) -> int:
@@ -258,6 +266,50 @@ class MemoryLeases(Store):
             if lease.state.live:
                 found[lease.state] = found.get(lease.state, 0) + 1
         return found
+
+
+class MemoryAccounts(Store):
+    """Plug of `broker.ports.AccountStore`."""
+
+    async def add(self, account: Account) -> None:
+        _insert(self._view.write.accounts, account.id, account)
+
+    async def get(self, account_id: str) -> Account | None:
+        return self._view.read.accounts.get(account_id)
+
+    async def replace(self, account: Account, expected: AccountState) -> bool:
+        table = self._view.write.accounts
+        old = table.get(account.id)
+        if old is None or old.state is not expected:
+            return False
+        table[account.id] = replace(account, attestation_id=old.attestation_id, backend=old.backend)
+        return True
+
+    async def of_attestation(self, attestation_id: str) -> Sequence[Account]:
+        return [a for a in _after(self._view.read.accounts, "") if a.attestation_id == attestation_id]
+
+    async def begin_closing(self, attestation_ids: Sequence[str], now: float) -> int:
+        table = self._view.write.accounts
+        before = (AccountState.OPENING, AccountState.OPEN)
+        found = [a for a in table.values() if a.attestation_id in attestation_ids and a.state in before]
+        for account in found:
+            closing = replace(account, state=AccountState.CLOSING, closing_at=now, next_attempt_at=0.0)
+            table[account.id] = closing
+        return len(found)
+
+    async def due(self, now: float, limit: int) -> Sequence[Account]:
+        waiting = (AccountState.CLOSING, AccountState.STUCK)
+        table = self._view.read.accounts.values()
+        found = [a for a in table if a.state in waiting and a.next_attempt_at <= now]
+        return sorted(found, key=lambda account: (account.next_attempt_at, account.id))[:limit]
+
+    async def unsettled(self, attestation_ids: Sequence[str]) -> int:
+        table = self._view.read.accounts.values()
+        return sum(a.attestation_id in attestation_ids and a.state.live for a in table)
+
+    async def page(self, states: Sequence[AccountState], limit: int, after: str = "") -> Sequence[Account]:
+        found = _after(self._view.read.accounts, after)
+        return [account for account in found if not states or account.state in states][:limit]
 
 
 class MemoryRevocations(Store):
@@ -470,6 +522,7 @@ class MemoryTransaction:
         self.attestations = MemoryAttestations(view)
         self.code = MemoryCode(view)
         self.leases = MemoryLeases(view)
+        self.accounts = MemoryAccounts(view)
         self.revocations = MemoryRevocations(view)
         self.detections = MemoryDetections(view)
         self.decisions = MemoryDecisions(view)

@@ -38,14 +38,18 @@ class JwtBackend:
         self._issuer = issuer
 
     @property
-    def revocability(self) -> Revocability:
-        """Instant: by introspection, or against the revocation feed."""
-        return Revocability.INSTANT
-
-    @property
     def outside(self) -> bool:
         """False: signing leaves no trace, so a lease may be ACTIVE before."""
         return False
+
+    @property
+    def accounts(self) -> None:
+        """None: the log denies each token by itself."""
+        return
+
+    def revocability_of(self, parameters: Mapping[str, Any]) -> Revocability:
+        """Instant: by introspection, or against the revocation feed."""
+        return Revocability.INSTANT
 
     async def issue(self, grant: Grant) -> Issued:
         """A token whose ``jti`` is the lease's handle and whose end is not after the lease's."""

@@ -16,7 +16,8 @@ from broker.model.attestation import ApplicationResult
 from broker.model.evidence import ProcessRef, Unit
 from broker.model.identity import InstanceClaims, WorkloadIdentity
 from broker.model.manifest import DynamicLoad, Manifest, ManifestUnit
-from broker.model.revocation import Step, Unconfirmed
+from broker.model.revocation import Unconfirmed
+from broker.model.step import Step
 from lockstep.formats import UnitKind
 
 DIGEST_SIZE: Final = 32

@@ -28,10 +28,10 @@ from broker.model.revocation import (
     RevocationState,
     Selector,
     SelectorKind,
-    Step,
     Unconfirmed,
 )
 from broker.model.role import AfterRevocation, Mode, OnSilence, Revocability, Role, Silence
+from broker.model.step import Step
 from lockstep.formats import FindingReason, Reason, UnitKind
 
 NOW = 1_800_000_000.25

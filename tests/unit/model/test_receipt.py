@@ -11,9 +11,9 @@ from broker.model.revocation import (
     RevocationState,
     Selector,
     SelectorKind,
-    Step,
     Unconfirmed,
 )
+from broker.model.step import Step
 from lockstep.formats import canonical_json
 
 WHOLE = Revocation(

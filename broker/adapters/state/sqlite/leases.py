@@ -15,11 +15,14 @@ from broker.model.evidence import Assurance
 from broker.model.role import Mode, Revocability
 
 _FIELDS: Final = 24
+_ADDED: Final = 26
+"""Columns that came later stand after the generated one."""
 _by_id = attrgetter("id")
 
 
 class SqliteLeases:
-    """Plug of `broker.ports.LeaseStore`. `id`, `attestation_id` and `request_id` of a lease never change."""
+    """Plug of `broker.ports.LeaseStore`. `id`, `attestation_id`, `request_id`, `account_id` and `cutter` of a lease
+    never change."""
 
     __slots__ = ("_db",)
 
@@ -45,8 +48,8 @@ class SqliteLeases:
     async def replace(self, lease: Lease, expected: LeaseState) -> bool:
         """Write the row where its state is still `expected`."""
         row = _row(lease)
-        # id, attestation_id and request_id stay out.
-        return self._db.change("leases.replace", (*row[2:8], *row[9:], lease.id, expected)) > 0
+        # What never changes stays out.
+        return self._db.change("leases.replace", (*row[2:8], *row[9:_FIELDS], lease.id, expected)) > 0
 
     async def begin_revoking(self, attestation_ids: Sequence[str]) -> int:
         """PENDING and ACTIVE leases of attestations become REVOKING, due at once; how many."""
@@ -110,6 +113,8 @@ def _row(lease: Lease) -> Row:
         lease.attempts,
         lease.next_attempt_at,
         lease.detail,
+        lease.account_id,
+        lease.cutter,
     )
 
 
@@ -118,7 +123,7 @@ def _first(row: Row | None) -> Lease | None:
 
 
 def _read(row: Row) -> Lease:
-    values = list(row[1 : 1 + _FIELDS])
+    values = [*row[1 : 1 + _FIELDS], *row[_ADDED:]]
     values[5] = LeaseState(values[5])
     values[6] = Mode(values[6])
     values[11] = Assurance(values[11])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from broker.adapters.state.sqlite.accounts import SqliteAccounts
 from broker.adapters.state.sqlite.attestations import SqliteAttestations
 from broker.adapters.state.sqlite.code import SqliteCode
 from broker.adapters.state.sqlite.decisions import SqliteDecisions, SqliteRoles
@@ -17,6 +18,7 @@ class SqliteTransaction:
     """Plug of `broker.ports.Transaction`; its methods never suspend."""
 
     __slots__ = (
+        "_accounts",
         "_attestations",
         "_code",
         "_decisions",
@@ -32,6 +34,7 @@ class SqliteTransaction:
         self._attestations = SqliteAttestations(session)
         self._code = SqliteCode(session)
         self._leases = SqliteLeases(session)
+        self._accounts = SqliteAccounts(session)
         self._revocations = SqliteRevocations(session)
         self._detections = SqliteDetections(session)
         self._decisions = SqliteDecisions(session)
@@ -53,6 +56,11 @@ class SqliteTransaction:
     def leases(self) -> SqliteLeases:
         """Leases."""
         return self._leases
+
+    @property
+    def accounts(self) -> SqliteAccounts:
+        """Accounts at backends."""
+        return self._accounts
 
     @property
     def revocations(self) -> SqliteRevocations:

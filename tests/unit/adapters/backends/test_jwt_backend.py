@@ -103,7 +103,7 @@ async def test_a_renewed_token_is_of_the_same_lease_and_ends_later() -> None:
 
 
 def test_it_is_instant_and_has_no_outside() -> None:
-    assert BACKEND.revocability is Revocability.INSTANT
+    assert BACKEND.revocability_of({}) is Revocability.INSTANT
     assert not BACKEND.outside
 
 

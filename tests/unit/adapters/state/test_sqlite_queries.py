@@ -44,7 +44,7 @@ def test_no_query_reads_a_whole_table(database: sqlite3.Connection, name: str) -
 def test_hot_look_ups_have_an_index_of_their_own(database: sqlite3.Connection, name: str) -> None:
     first = plan(database, name)[0]
     assert re.match(
-        r"SEARCH \w+ USING (COVERING )?(INDEX (attestations|leases|sqlite_auto)|PRIMARY KEY)", first
+        r"SEARCH \w+ USING (COVERING )?(INDEX (accounts|attestations|leases|sqlite_auto)|PRIMARY KEY)", first
     )
 
 

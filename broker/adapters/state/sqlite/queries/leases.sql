@@ -2,8 +2,8 @@
 INSERT INTO leases (
     id, attestation_id, role, role_version, backend, state, mode, decision_id, request_id, identity, audience,
     assurance, handle, revocability, possession_required, issued_at, expires_at, max_expires_at, as_of, renewable,
-    ended_at, attempts, next_attempt_at, detail
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    ended_at, attempts, next_attempt_at, detail, account_id, cutter
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: get
 SELECT * FROM leases WHERE id = ?;
