@@ -10,10 +10,11 @@ import asyncio
 from dataclasses import replace
 
 from broker.errors import Denied, LockstepError, Unavailable
+from broker.issue.accounts import Openings
 from broker.issue.granting import Granted, IssueLimits, begin_end
 from broker.ledger import wide_hit
 from broker.model.attestation import AttestationState
-from broker.model.credential import Issued, Lease, LeaseState
+from broker.model.credential import Grant, Issued, Lease, LeaseState
 from broker.model.decision import Decision, Effect
 from broker.model.revocation import lease_keys
 from broker.ports import (
@@ -46,12 +47,13 @@ class Delivery:
         self._feed = feed
         self._audit = audit
         self._limits = limits
+        self._openings = Openings(clock, state, limits)
 
     async def make(self, backend: CredentialBackend, granted: Granted) -> Issued:
         """The secret. A backend that fails may have made it all the same: the lease is cleaned, not forgotten."""
         try:
             async with asyncio.timeout(self._limits.pending):
-                return await backend.issue(granted.grant)
+                return await backend.issue(await self._on_account(backend, granted.grant))
         except (LockstepError, TimeoutError) as failure:
             error = _of_backend(failure, granted)
             await self._end(granted.lease, f"backend: {error.reason}")
@@ -143,6 +145,11 @@ class Delivery:
         return issued
 
     # --- steps ------------------------------------------------------------------------------------
+
+    async def _on_account(self, backend: CredentialBackend, grant: Grant) -> Grant:
+        if backend.accounts is None or grant.account is None:
+            return grant
+        return replace(grant, account=await self._openings.opened(backend.accounts, grant.account, grant.ttl))
 
     async def _objection(self, lease: Lease, granted: Granted, as_of: int) -> Reason | None:
         seq = await self._feed.catch_up()

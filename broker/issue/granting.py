@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from broker.issue.rules import Refused, grant_of, lifetime, objection, renewal_objection
+from broker.model.account import Account, AccountState
 from broker.model.appraisal import Status
 from broker.model.attestation import Attestation
 from broker.model.caller import WorkloadCaller
@@ -26,7 +27,11 @@ class IssueLimits:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A lease that is durable, and what the backend needs; `before` is the lease that a renewal extends."""
+    """A lease that is durable, and what the backend needs; `before` is the lease that a renewal extends.
+
+    Where the backend keeps accounts, the grant names the one that the credential
+    hangs on; it may still have to be opened.
+    """
 
     lease: Lease
     grant: Grant
@@ -88,6 +93,7 @@ class Granting:
         ceiling = now + role.max_life
         ttl = lifetime(attestation, role, now, ceiling)
         decision = self._grant_decision(attestation, role, DecisionKind.ISSUE, now)
+        account = await self._account(tx, attestation, role, backend, now)
         lease = Lease(
             id=self._entropy.identifier("L", now),
             attestation_id=attestation.id,
@@ -112,10 +118,36 @@ class Granting:
             max_expires_at=ceiling,
             as_of=as_of,
             next_attempt_at=now + self._limits.pending,
+            account_id="" if account is None else account.id,
+            cutter=str(role.parameters.get("cutter", "")),
         )
         await tx.leases.open(lease)
         await tx.decisions.add(decision)
-        return Granted(lease, grant_of(lease, attestation, role, ttl), attestation, decision)
+        return Granted(lease, grant_of(lease, attestation, role, ttl, account), attestation, decision)
+
+    async def _account(
+        self, tx: Transaction, attestation: Attestation, role: Role, backend: CredentialBackend, now: float
+    ) -> Account | None:
+        """The account of this process to hang a credential on: the one that it holds or opens, else a new row."""
+        keeper = backend.accounts
+        if keeper is None:
+            return None
+        for account in reversed(await tx.accounts.of_attestation(attestation.id)):
+            if (account.backend, account.replica) != (role.backend, keeper.replica):
+                continue
+            opening = account.state is AccountState.OPENING
+            if opening or (account.state is AccountState.OPEN and keeper.holds(account)):
+                return account
+        account = Account(
+            id=self._entropy.identifier("P", now),
+            attestation_id=attestation.id,
+            backend=role.backend,
+            replica=keeper.replica,
+            state=AccountState.OPENING,
+            opened_at=now,
+        )
+        await tx.accounts.add(account)
+        return account
 
     async def extend(
         self, tx: Transaction, attestation: Attestation, role: Role, lease: Lease, as_of: int, now: float
@@ -126,6 +158,10 @@ class Granting:
         problem = problem or renewal_objection(lease, attestation, role, denials, now)
         if problem is not None:
             return await self.refuse(tx, attestation, role.name, DecisionKind.RENEW, problem, now)
+        account = await tx.accounts.get(lease.account_id) if lease.account_id else None
+        if lease.account_id and (account is None or account.state is not AccountState.OPEN):
+            gone = Refused(Reason.LEASE_ENDED, "what the lease hung on has ended: issue anew")
+            return await self.refuse(tx, attestation, role.name, DecisionKind.RENEW, gone, now)
         ttl = lifetime(attestation, role, now, lease.max_expires_at)
         decision = self._grant_decision(attestation, role, DecisionKind.RENEW, now)
         extended = replace(
@@ -143,7 +179,9 @@ class Granting:
         if not await tx.leases.replace(extended, LeaseState.ACTIVE):
             return Refused(Reason.LEASE_ENDED, "the lease has ended: issue anew")
         await tx.decisions.add(decision)
-        return Granted(extended, grant_of(extended, attestation, role, ttl), attestation, decision, lease)
+        return Granted(
+            extended, grant_of(extended, attestation, role, ttl, account), attestation, decision, lease
+        )
 
     async def refuse(
         self,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from broker.errors import Conflict, Denied, LimitExceeded, LockstepError, NotFound
 from broker.ledger import wide_hit
+from broker.model.account import Account
 from broker.model.appraisal import Status
 from broker.model.attestation import Attestation, AttestationState
 from broker.model.credential import Grant, Lease, LeaseState
@@ -90,7 +91,9 @@ def lifetime(attestation: Attestation, role: Role, now: float, ceiling: float) -
     return max(0.0, min(now + ttl, attestation.expires_at, attestation.identity.not_after, ceiling) - now)
 
 
-def grant_of(lease: Lease, attestation: Attestation, role: Role, ttl: float) -> Grant:
+def grant_of(
+    lease: Lease, attestation: Attestation, role: Role, ttl: float, account: Account | None = None
+) -> Grant:
     """What the backend learns."""
     place = attestation.place
     result = attestation.result_for(role.manifests)
@@ -104,6 +107,7 @@ def grant_of(lease: Lease, attestation: Attestation, role: Role, ttl: float) -> 
         node=place.node,
         pod_uid=place.pod_uid,
         container_id=place.container_id,
+        account=account,
     )
 
 
