@@ -119,9 +119,10 @@ def make(
         replace_file(folder / "identity.jwks", tokens.jwks(), mode=0o644)
         tokens.write()
         laptop = Laptop(folder, _ports(folder, port), tokens)
-        replace_file(
-            laptop.configuration, _configuration(laptop, enforce=enforce, includes=includes).encode()
-        )
+        if not (keep and laptop.configuration.exists()):
+            replace_file(
+                laptop.configuration, _configuration(laptop, enforce=enforce, includes=includes).encode()
+            )
     return laptop
 
 
