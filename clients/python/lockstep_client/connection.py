@@ -65,9 +65,14 @@ class Connection:
         evidence: Callable[[], EvidenceSource],
         deliver: Deliver = call,
         clock: Clock | None = None,
+        silent: Callable[[], None] | None = None,
         leave: Callable[[int], None] | None = None,
     ) -> None:
-        """Raises `ConfigurationError`; asks nothing of the broker yet."""
+        """Raises `ConfigurationError`; asks nothing of the broker yet.
+
+        `silent` is called when secrets were dropped because nobody was heard,
+        `leave` where the role wants the process to end then, with its exit code.
+        """
         if on_revoked not in ("raise", "exit") and not callable(on_revoked):
             raise ValueError('on_revoked is "raise", "exit" or a callable')
         require(settings, "address", "where the broker is")
@@ -78,6 +83,7 @@ class Connection:
         self._evidence = evidence
         self._deliver = deliver
         self._clock: Clock = SystemClock() if clock is None else clock
+        self._silent = silent or _nothing
         self._leave = leave or _leave
         self._revoked_callbacks: list[Callable[[Revocation], object]] = []
         self._rotated_callbacks: dict[str, list[Callable[[], object]]] = {}
@@ -187,7 +193,7 @@ class Connection:
             transport, InstanceKey.generate(), settings.cluster, self._identity, self._evidence(), clock
         )
         holding, callbacks = Holding(clock), Callbacks()
-        listeners = Listeners(self._revoked, self._rotated, _decided, self._leave)
+        listeners = Listeners(self._revoked, self._rotated, _decided, self._silent, self._leave)
         keeper = Keeper(transport, exchange, holding, callbacks, listeners, clock, self._roles)
         keeper.start()
         return Parts(exchange, holding, keeper)
@@ -246,6 +252,10 @@ def wait_for(future: Future[T], timeout: float = JOB_TIMEOUT) -> T:
 def _decided(outcome: Outcome) -> None:
     level = logging.WARNING if outcome.state in ("rejected", "unmatched") else logging.INFO
     log.log(level, "report %s: %s %s %s", outcome.event_id, outcome.state, outcome.reason, outcome.decision)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _leave(code: int) -> None:

@@ -47,6 +47,7 @@ class Listeners:
     revoked: Callable[[Revocation], None]
     rotated: Callable[[str], None]
     decided: Callable[[Outcome], None]
+    silent: Callable[[], None]
     leave: Callable[[int], None]
 
 
@@ -226,6 +227,7 @@ class Keeper:
             return
         self._holding.lose_all(Unavailable("no broker was heard for too long; secrets were dropped"))
         log.error("no broker was heard for too long: secrets are dropped until one is")
+        self._callbacks.then(self._listeners.silent)
         if attestation.silence_then == "exit":
             log.critical("leaving, as the role says")
             self._callbacks.then(lambda: self._listeners.leave(EXIT_UNAVAILABLE))

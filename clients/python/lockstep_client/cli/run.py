@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
@@ -70,4 +71,20 @@ def run(
     revoked = reaction(on_revoked, "--on-revoked")
     options = Options(command, role, output, revoked, reaction(on_rotated, "--on-rotated"), wait)
     settings = load()
+    _say_what_is_logged()
     sys.exit(Launcher(options, settings, os.environ, stderr_line).run(check=check))
+
+
+class _Lines(logging.Handler):
+    """What the SDK logs, as lines of the launcher's; what ends a program the launcher says itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line; without it, Python would write the text bare."""
+        if record.levelno < logging.CRITICAL:
+            stderr_line(self.format(record))
+
+
+def _say_what_is_logged() -> None:
+    log = logging.getLogger("lockstep")
+    log.addHandler(_Lines(logging.WARNING))
+    log.propagate = False

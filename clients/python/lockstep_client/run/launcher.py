@@ -28,6 +28,7 @@ from lockstep_client.errors import (
     Denied,
     LockstepError,
     Revoked,
+    Unavailable,
 )
 from lockstep_client.evidence import Measured
 from lockstep_client.guarding import unseen_lines
@@ -63,7 +64,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something happened: `kind` is wanted, ended, revoked, rotated or signal."""
+    """Something happened: `kind` is wanted, ended, revoked, rotated, silent, leave or signal."""
 
     kind: str
     number: int = 0
@@ -115,6 +116,8 @@ class Launcher:
             roles=(self._options.role,),
             on_revoked=lambda revocation: self._events.put(Event("revoked", revocation=revocation)),
             evidence=lambda: Measured(measure, statement),
+            silent=lambda: self._events.put(Event("silent")),
+            leave=lambda code: self._events.put(Event("leave", number=code)),
         )
         try:
             return self._steps(connection, plan, way, links, measure, check)
@@ -156,6 +159,11 @@ class Launcher:
                     self._pass_on(event.number)
                 elif event.kind == "rotated":
                     self._rotated(plan, arguments, way)
+                elif event.kind == "silent":
+                    way.take_back()  # given again with the next secret
+                elif event.kind == "leave":
+                    self._say("unavailable: no broker was heard for too long, and the role says to end then")
+                    return event.number
                 elif event.kind == "revoked" and event.revocation is not None:
                     code = self._taken_back(event.revocation, way)
                     if code is not None:
@@ -207,7 +215,8 @@ class Launcher:
             return 0
         findings = standing.findings if standing is not None else 0
         reason = standing.reason if standing is not None else ""
-        self._say(f"would be refused: {findings} units, {reason or status}, decision {decision}")
+        units = f"{findings:,} unit{'' if findings == 1 else 's'}"
+        self._say(f"would be refused: {units}, {reason or status}, decision {decision}")
         self._say_next(decision)
         return EXIT_DENIED
 
@@ -238,7 +247,7 @@ class Launcher:
         reaction = self._options.on_rotated
         try:
             way.give(self._credential)
-        except Revoked:
+        except (Revoked, Unavailable):
             return  # its own event follows
         if reaction.act is Act.SIGNAL and self._child is not None:
             self._child.signal(reaction.signal)

@@ -21,6 +21,7 @@ from lockstep_client.run.program import resolve
 from lockstep_client.run.reactions import Act, reaction
 from lockstep_client.settings import Settings
 from tests.fakes.broker import FakeBroker, denied, unavailable
+from tests.unit.client.core.conftest import becomes
 
 Run = Callable[..., subprocess.Popen[str]]
 
@@ -155,6 +156,50 @@ def test_revoked_ends_the_program_with_77(broker: FakeBroker, run: Run, tmp_path
     _, err = process.communicate(timeout=20)
     assert process.returncode == 77
     assert "revoked: memfd, lockstep explain D-9" in err
+
+
+SIT = (
+    "import sys, os\n"
+    "path = os.environ['LOCKSTEP_CREDENTIAL_FILE']\n"
+    "print(len(open(path).read()), os.getpid(), path, flush=True)\n"
+    "for _ in sys.stdin: print(os.path.exists(path), flush=True)\n"
+)
+
+
+def test_silence_takes_the_file_away_and_a_voice_brings_it_back(
+    broker: FakeBroker, run: Run, tmp_path: Path
+) -> None:
+    broker.policy.grace = 0.5
+    process = run("--role", "a-token", "--", sys.executable, app(tmp_path, SIT))
+    assert process.stdin is not None
+    assert process.stdout is not None
+    path = Path(process.stdout.readline().split()[2])
+    broker.stop()
+    becomes(lambda: not path.exists())
+    process.stdin.write("?\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "False\n"
+    broker.policy.grace = 30.0
+    broker.start()
+    becomes(path.exists)
+    out, err = process.communicate("?\n", timeout=20)
+    assert process.returncode == 0, err
+    assert out == "True\n"
+
+
+def test_a_role_that_ends_in_silence_ends_the_program_and_not_the_launcher_alone(
+    broker: FakeBroker, run: Run, tmp_path: Path
+) -> None:
+    broker.policy.grace, broker.policy.then = 0.5, "exit"
+    process = run("--role", "a-token", "--", sys.executable, app(tmp_path, SIT))
+    assert process.stdout is not None
+    _, pid, path = process.stdout.readline().split()
+    broker.stop()
+    assert process.wait(20) == 75
+    _, err = process.communicate(timeout=20)
+    assert "the role says to end" in err
+    assert not Path(path).exists()
+    assert not Path("/proc", pid).exists()
 
 
 def test_revoked_can_be_a_signal_and_a_command(broker: FakeBroker, run: Run, tmp_path: Path) -> None:
