@@ -169,9 +169,9 @@ class AccountKeeper(Protocol):
         """From now on nothing is made or used through any account of the attestation, wherever it was opened.
         No error where there never was one."""
 
-    async def drain(self, attestation_id: str) -> bool:
-        """Wait until every call that this process has under way for the attestation was answered; False where
-        the bound on that wait (seconds, the plug's) passed first."""
+    def quiet(self, attestation_id: str) -> bool:
+        """True where every call that this process sent for the attestation was answered; one whose answer was
+        lost, or not waited for, counts as under way for `longest_call`."""
 
     async def close(self, account: Account) -> None:
         """Take the account back with whatever hangs on it; where the accessor was never learned, whatever the

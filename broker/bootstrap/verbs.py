@@ -25,6 +25,7 @@ from broker.errors import LockstepError
 from broker.explain import Explainer
 from broker.issue import Issuer
 from broker.ledger import Ledger
+from broker.model.account import Account
 from broker.model.credential import Lease
 from broker.ports import (
     AuditLog,
@@ -82,9 +83,9 @@ def make_verbs(
     def trouble(error: LockstepError) -> None:
         log.error("upkeep is held up", reason=error.reason.value, problem=error.message)
 
-    def stuck(lease: Lease) -> None:
+    def stuck(what: Lease | Account) -> None:
         log.critical(
-            "a credential cannot be taken back yet", lease=lease.id, role=lease.role, backend=lease.backend
+            "a credential cannot be taken back yet", stuck=what.id, backend=what.backend, problem=what.detail
         )
 
     return Verbs(
@@ -148,6 +149,7 @@ def make_verbs(
         upkeep=Upkeep(
             clock=clock,
             backends=backends,
+            cutters={},
             state=state,
             feed=feed,
             receipts=LiveReceipts(live),

@@ -4,8 +4,7 @@ Everything it does is driven by rows, so that a crash between two steps costs
 time and nothing else: the next round finds the same rows due.
 """
 
-from broker.upkeep.cleaning import STUCK_AFTER
-from broker.upkeep.limits import BATCH, UpkeepLimits
+from broker.upkeep.limits import BATCH, STUCK_AFTER, UpkeepLimits
 from broker.upkeep.loop import Upkeep
 
 __all__ = ["BATCH", "STUCK_AFTER", "Upkeep", "UpkeepLimits"]

@@ -10,10 +10,11 @@ from typing import Final
 from broker.errors import LockstepError
 from broker.model.credential import Confirmation, Confirmed, Lease, LeaseState
 from broker.ports import Clock, CredentialBackend, StateStore, Transaction
-from broker.upkeep.limits import BATCH, UpkeepLimits
+from broker.upkeep.cutting import Cutting
+from broker.upkeep.limits import BATCH, STUCK_AFTER, UpkeepLimits
+from broker.upkeep.sweeping import Sweeping
 
-STUCK_AFTER: Final = 5
-ABREAST: Final = 8
+ABREAST: Final = 16
 """Leases of one backend that are cleaned at once."""
 
 
@@ -25,12 +26,16 @@ class Cleaning:
         clock: Clock,
         backends: Mapping[str, CredentialBackend],
         state: StateStore,
+        cutting: Cutting,
+        sweeping: Sweeping,
         on_stuck: Callable[[Lease], None],
         limits: UpkeepLimits,
     ) -> None:
         self._clock = clock
         self._backends = backends
         self._state = state
+        self._cutting = cutting
+        self._sweeping = sweeping
         self._on_stuck = on_stuck
         self._limits = limits
 
@@ -66,11 +71,17 @@ class Cleaning:
             await self._again(lease, now, f"backend {lease.backend!r} is not configured")
             return True
         expired = lease.state is LeaseState.ACTIVE
-        waiting = backend.outside and self._may_still_come(lease, now)
+        if lease.account_id and not expired:
+            # Nothing is cleaned while the instance could make more of it.
+            await self._cutting.at(lease.backend, lease.attestation_id)
+        waiting = backend.outside and await self._may_still_come(backend, lease, now)
         try:
             async with asyncio.timeout(self._limits.pending):
                 if not expired or backend.outside:
                     await backend.revoke(lease)
+                if not waiting and backend.outside and not lease.handle:
+                    # Its answer was lost: whatever it left has no row.
+                    await self._sweeping.backend(lease.backend)
                 confirmed = None if waiting else await backend.confirm(lease, now)
         except (LockstepError, TimeoutError) as error:
             why = error.reason if isinstance(error, LockstepError) else "no answer"
@@ -95,9 +106,16 @@ class Cleaning:
         )
         return True
 
-    def _may_still_come(self, lease: Lease, now: float) -> bool:
+    async def _may_still_come(self, backend: CredentialBackend, lease: Lease, now: float) -> bool:
         """A request in flight survives every kill: without a handle nothing is gone before it is answered."""
-        return not lease.handle and now < lease.issued_at + self._limits.pending
+        if lease.handle or now >= lease.issued_at + self._limits.pending:
+            return False
+        keeper = backend.accounts
+        if keeper is None or not lease.account_id:
+            return True
+        account = await self._state.read(lambda tx: tx.accounts.get(lease.account_id))
+        sent_here = account is not None and account.replica == keeper.replica
+        return not (sent_here and keeper.quiet(lease.attestation_id))
 
     async def _later(self, lease: Lease, now: float) -> None:
         wait = min(self._limits.backoff_most, lease.issued_at + self._limits.pending - now)

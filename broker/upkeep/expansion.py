@@ -51,6 +51,7 @@ class Expansion:
             if ids:
                 await tx.attestations.end(ids, AttestationState.REVOKED)
                 begun = await tx.leases.begin_revoking(ids)
+                await tx.accounts.begin_closing(ids, now)
                 await tx.revocations.hit(current.id, ids)
                 entries = await tx.revocations.append([_expansion(current, name, now) for name in ids])
                 grown = replace(
@@ -77,7 +78,7 @@ class Expansion:
         while True:
             ids = await self._hits(revocation.id, after)
             if ids:
-                begun += await self._begin_batch(ids)
+                begun += await self._begin_batch(ids, now)
                 after = ids[-1]
             if len(ids) < BATCH:
                 break
@@ -95,8 +96,12 @@ class Expansion:
     async def _hits(self, revocation_id: str, after: str) -> Sequence[str]:
         return await self._state.read(lambda tx: tx.revocations.hits(revocation_id, BATCH, after))
 
-    async def _begin_batch(self, ids: Sequence[str]) -> int:
-        return await self._state.transact(lambda tx: tx.leases.begin_revoking(ids), urgent=True)
+    async def _begin_batch(self, ids: Sequence[str], now: float) -> int:
+        async def work(tx: Transaction) -> int:
+            await tx.accounts.begin_closing(ids, now)
+            return await tx.leases.begin_revoking(ids)
+
+        return await self._state.transact(work, urgent=True)
 
 
 async def _hit_by(tx: Transaction, revocation: Revocation) -> list[str]:

@@ -11,6 +11,8 @@ from broker.ports import StateStore
 
 BATCH: Final = 200
 """Rows that one transaction touches."""
+STUCK_AFTER: Final = 5
+"""Tries in vain after which there is an alarm; it is tried on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,9 @@ class UpkeepLimits:
     """All in seconds: `interval` between rounds when nothing wakes it, `settle` how long a receipt waits for
     watchers to acknowledge (a verifier that has not by then has failed closed), `backoff` between tries to
     clean, up to `backoff_most`, `longest_life` of any credential, after which a cut can hit nothing, `pending`
-    how long a backend's answer may still be on its way (as in `IssueLimits`)."""
+    how long a backend's answer may still be on its way (as in `IssueLimits`), `look_again` between two looks at
+    a target, `freeze_first` how long a target waits for its backend, `sweep` between two looks for what no row
+    knows."""
 
     interval: float = 0.5
     settle: float = 8.0
@@ -26,6 +30,9 @@ class UpkeepLimits:
     backoff_most: float = 60.0
     longest_life: float = 86_400.0
     pending: float = 60.0
+    look_again: float = 0.05
+    freeze_first: float = 0.005
+    sweep: float = 600.0
 
 
 async def open_revocations(state: StateStore) -> AsyncIterator[Revocation]:

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 from broker.errors import LimitExceeded, LockstepError
+from broker.model.account import Account
 from broker.model.attestation import AttestationState
 from broker.model.credential import Lease, LeaseState
-from broker.model.revocation import LogEntry
+from broker.model.revocation import EntryKind, LogEntry, SelectorKind
 from broker.ports import (
     Clock,
     CredentialBackend,
@@ -18,17 +19,26 @@ from broker.ports import (
     RevocationFeed,
     StateStore,
     Subscription,
+    TargetCutter,
     Transaction,
 )
 from broker.upkeep.cleaning import Cleaning
+from broker.upkeep.closing import Closing
+from broker.upkeep.cutting import Cutting
 from broker.upkeep.expansion import Expansion
 from broker.upkeep.limits import BATCH, UpkeepLimits
 from broker.upkeep.settling import Settling
+from broker.upkeep.sweeping import Sweeping
 
 _UNENDED: Final = (LeaseState.PENDING, LeaseState.ACTIVE)
 PRUNE_EVERY: Final = 15.0
 PRUNE_ROWS: Final = 10 * BATCH
 PRUNE_ROUNDS: Final = 50
+SWEEP_TURN: Final = 5.0
+"""Seconds between two looks at whose turn it is to be swept."""
+CUT_TURN: Final = 30.0
+CUTS_ABREAST: Final = 64
+"""Instances that are cut at once."""
 
 
 class Upkeep:
@@ -39,11 +49,12 @@ class Upkeep:
         *,
         clock: Clock,
         backends: Mapping[str, CredentialBackend],
+        cutters: Mapping[str, TargetCutter],
         state: StateStore,
         feed: RevocationFeed,
         receipts: ReceiptSigner,
         on_error: Callable[[LockstepError], None],
-        on_stuck: Callable[[Lease], None],
+        on_stuck: Callable[[Lease | Account], None],
         limits: UpkeepLimits,
     ) -> None:
         self._clock = clock
@@ -52,7 +63,10 @@ class Upkeep:
         self._on_error = on_error
         self._limits = limits
         self._expansion = Expansion(state, feed)
-        self._cleaning = Cleaning(clock, backends, state, on_stuck, limits)
+        self._cutting = Cutting(clock, backends, cutters, state, limits)
+        self._sweeping = Sweeping(clock, backends, state, limits)
+        self._cleaning = Cleaning(clock, backends, state, self._cutting, self._sweeping, on_stuck, limits)
+        self._closing = Closing(clock, state, self._cutting, self._sweeping, on_stuck, limits)
         self._settling = Settling(clock, state, feed, receipts, limits)
         self._due = asyncio.Event()
         self._cleaned = asyncio.Event()
@@ -65,18 +79,22 @@ class Upkeep:
         Rows and backends go by themselves: a backend that hangs must not keep the
         next revocation from being expanded.
         """
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._keep_rows(stop), name="upkeep rows")
-            both.create_task(self._keep_clean(stop), name="upkeep backends")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_rows(stop), name="upkeep rows")
+            group.create_task(self._keep_clean(stop), name="upkeep backends")
+            group.create_task(self._keep_swept(stop), name="upkeep strays")
+            group.create_task(self._keep_cut(stop), name="upkeep cuts")
 
     async def tick(self) -> bool:
         """One round of everything; True where more of the same is due at once."""
         now = self._clock.now()
         more = await self._expansion.tick(now)
         more = await self._cleaning.tick(now) >= BATCH or more
+        more = await self._closing.tick(now) >= BATCH or more
         more = await self._expire(now) or more
         await self._settling.tick()
         await self._prune(now)
+        await self._sweeping.tick(now)
         return more
 
     async def _rows(self) -> bool:
@@ -121,12 +139,56 @@ class Upkeep:
             cleaned = 0
             try:
                 cleaned = await self._cleaning.tick(self._clock.now())
+                cleaned = max(cleaned, await self._closing.tick(self._clock.now()))
             except LockstepError as error:
                 self._on_error(error)
             if cleaned:
                 self._cleaned.set()
             if cleaned < BATCH:
                 await _first_of(self._limits.interval, stop.wait(), self._due.wait())
+
+    async def _keep_swept(self, stop: asyncio.Event) -> None:
+        """What no row knows is looked for beside everything else: listing a backend takes its time."""
+        while not stop.is_set():
+            try:
+                await self._sweeping.tick(self._clock.now())
+            except LockstepError as error:
+                self._on_error(error)
+            await _first_of(SWEEP_TURN, stop.wait())
+
+    async def _keep_cut(self, stop: asyncio.Event) -> None:
+        """The shortest way from the log to backends and targets."""
+        slots = asyncio.Semaphore(CUTS_ABREAST)
+        watch: Subscription | None = None
+        async with asyncio.TaskGroup() as cuts:
+            try:
+                while not stop.is_set():
+                    watch = watch or self._subscribe()
+                    if watch is None:
+                        await _first_of(self._limits.interval, stop.wait())
+                        continue
+                    # It keeps no receipt waiting: what it misses, whoever cleans does.
+                    watch.acknowledge(self._feed.denials.seq)
+                    _, entry = await _first_of(CUT_TURN, stop.wait(), watch.next(CUT_TURN))
+                    if isinstance(entry, LimitExceeded):
+                        watch.close()
+                        watch = None
+                    elif isinstance(entry, LogEntry):
+                        body = entry.body
+                        if body.kind is EntryKind.REVOKED and body.selector.kind is SelectorKind.ATTESTATION:
+                            await slots.acquire()
+                            cuts.create_task(self._cut(body.selector.value, slots), name="cut")
+            finally:
+                if watch is not None:
+                    watch.close()
+
+    async def _cut(self, attestation_id: str, slots: asyncio.Semaphore) -> None:
+        try:
+            await self._cutting.instance(attestation_id)
+        except LockstepError as error:
+            self._on_error(error)
+        finally:
+            slots.release()
 
     def _subscribe(self) -> Subscription | None:
         try:
@@ -159,13 +221,15 @@ class Upkeep:
         async def work(tx: Transaction) -> bool:
             due = await tx.attestations.due(now, BATCH)
             begun = False
-            for name in await tx.attestations.end(due, AttestationState.EXPIRED):
+            ended = await tx.attestations.end(due, AttestationState.EXPIRED)
+            await tx.accounts.begin_closing(ended, now)
+            for name in ended:
                 # Nothing outlives its attestation, not even what was granted when it was to live longer.
                 # What ends with it has expired, and is cleaned as that.
                 for lease in await tx.leases.page(_UNENDED, BATCH, "", name):
                     if lease.state is LeaseState.PENDING or lease.expires_at > now:
-                        ended = replace(lease, state=LeaseState.REVOKING, next_attempt_at=now)
-                        begun = await tx.leases.replace(ended, lease.state) or begun
+                        revoking = replace(lease, state=LeaseState.REVOKING, next_attempt_at=now)
+                        begun = await tx.leases.replace(revoking, lease.state) or begun
             return len(due) >= BATCH or begun
 
         if not await self._state.read(lambda tx: tx.attestations.due(now, 1)):

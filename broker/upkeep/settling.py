@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
+from broker.model.account import Account
 from broker.model.credential import Confirmation, Lease
 from broker.model.receipt import receipt_payload
 from broker.model.revocation import Revocation, RevocationState, SelectorKind, Unconfirmed
@@ -16,9 +17,17 @@ from broker.upkeep.expansion import BEGUN
 from broker.upkeep.limits import BATCH, UpkeepLimits, open_revocations
 
 MAX_STEPS: Final = 200
-"""Leases that a receipt lists one by one; what could not be confirmed is listed without a bound."""
+"""Steps that a receipt lists one by one; what could not be confirmed is listed without a bound."""
 
 Told = Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a revocation ended."""
+
+    leases: Sequence[Lease]
+    accounts: Sequence[Account]
 
 
 class Settling:
@@ -50,10 +59,10 @@ class Settling:
         behind = any(of < all_of for all_of, of in told.values())
         if behind and now < revocation.at + self._limits.settle:
             return
-        leases = await self._ended_leases(revocation)
-        if leases is None:
+        outcome = await self._outcome(revocation)
+        if outcome is None:
             return
-        settled = replace(_with_outcome(revocation, leases, told, now), state=RevocationState.SETTLED)
+        settled = replace(_with_outcome(revocation, outcome, told, now), state=RevocationState.SETTLED)
         sealed = replace(settled, receipt=self._receipts.seal(receipt_payload(settled)))
 
         async def write(tx: Transaction) -> None:
@@ -63,8 +72,8 @@ class Settling:
 
         await self._state.transact(write)
 
-    async def _ended_leases(self, revocation: Revocation) -> Sequence[Lease] | None:
-        """Every lease that the revocation ended; None while one of them may still be good somewhere."""
+    async def _outcome(self, revocation: Revocation) -> Outcome | None:
+        """Every lease and account that the revocation ended; None while one of them may still be good somewhere."""
         selector = revocation.selector
         if selector.kind in (SelectorKind.LEASE, SelectorKind.TOKEN):
             lease = await self._state.read(
@@ -74,42 +83,49 @@ class Settling:
                     else tx.leases.by_handle(selector.value)
                 )
             )
-            return None if lease is not None and lease.state.live else [lease] if lease is not None else []
-        found: list[Lease] = []
+            if lease is not None and lease.state.live:
+                return None
+            return Outcome([lease] if lease is not None else [], [])
+        leases: list[Lease] = []
+        accounts: list[Account] = []
         after = ""
         while True:
             page = await self._page(revocation.id, after)
             if page is None:
                 return None
-            ids, leases = page
-            found.extend(leases)
+            ids, found = page
+            leases += found.leases
+            accounts += found.accounts
             if len(ids) < BATCH:
-                return found
+                return Outcome(leases, accounts)
             after = ids[-1]
 
-    async def _page(self, revocation_id: str, after: str) -> tuple[Sequence[str], list[Lease]] | None:
-        async def work(tx: Transaction) -> tuple[Sequence[str], list[Lease]] | None:
+    async def _page(self, revocation_id: str, after: str) -> tuple[Sequence[str], Outcome] | None:
+        async def work(tx: Transaction) -> tuple[Sequence[str], Outcome] | None:
             ids = await tx.revocations.hits(revocation_id, BATCH, after)
-            if ids and await tx.leases.unsettled(ids):
+            if ids and (await tx.leases.unsettled(ids) or await tx.accounts.unsettled(ids)):
                 return None
-            return ids, [lease for name in ids for lease in await tx.leases.of_attestation(name)]
+            return ids, Outcome(
+                [lease for name in ids for lease in await tx.leases.of_attestation(name)],
+                [account for name in ids for account in await tx.accounts.of_attestation(name)],
+            )
 
         return await self._state.read(work)
 
 
-def _with_outcome(revocation: Revocation, leases: Sequence[Lease], told: Told, now: float) -> Revocation:
+def _with_outcome(revocation: Revocation, outcome: Outcome, told: Told, now: float) -> Revocation:
     ended = sorted(
-        (lease for lease in leases if lease.ended_at >= revocation.at), key=lambda lease: lease.ended_at
+        (lease for lease in outcome.leases if lease.ended_at >= revocation.at),
+        key=lambda lease: lease.ended_at,
     )
-    steps = [
-        *revocation.steps,
-        *(
-            Step("cleaned", item.ended_at, f"{item.id} {item.state}: {item.detail}")
-            for item in ended[:MAX_STEPS]
-        ),
+    done = [
+        *(step for account in outcome.accounts for step in account.steps if step.at >= revocation.at),
+        *(Step("cleaned", item.ended_at, f"{item.id} {item.state}: {item.detail}") for item in ended),
     ]
-    if len(ended) > MAX_STEPS:
-        steps.append(Step("cleaned", ended[-1].ended_at, f"and {len(ended) - MAX_STEPS} more"))
+    done.sort(key=lambda step: step.at)
+    steps = [*revocation.steps, *done[:MAX_STEPS]]
+    if len(done) > MAX_STEPS:
+        steps.append(Step("cleaned", done[-1].at, f"and {len(done) - MAX_STEPS} more steps"))
     # In the order of their times: who has acknowledged is counted when all is clean.
     steps.append(Step("told", now, _told(told)))
     steps.append(Step("confirmed", now, f"{len(ended)} leases ended"))

@@ -26,6 +26,7 @@ from broker.errors import LockstepError
 from broker.explain import Explainer
 from broker.issue import IssueLimits, Issuer
 from broker.ledger import Ledger
+from broker.model.account import Account
 from broker.model.attestation import Attestation
 from broker.model.caller import OperatorCaller, ProofUse, WorkloadCaller
 from broker.model.credential import Lease, LeaseState
@@ -61,7 +62,7 @@ from broker.model.role import (
     RoleBook,
     Silence,
 )
-from broker.ports import StateStore, Transaction
+from broker.ports import CredentialBackend, StateStore, TargetCutter, Transaction
 from broker.publish import Publisher
 from broker.report import Reporter, ReportLimits
 from broker.revoke import Revoker
@@ -166,11 +167,12 @@ class House:
         self.evidence = FakeEvidence()
         self.tokens = MeddlingBackend(Revocability.INSTANT, outside=False)
         self.db = MeddlingBackend(Revocability.AT_TARGET, outside=True)
-        self.backends = {"tokens": self.tokens, "db": self.db}
+        self.backends: dict[str, CredentialBackend] = {"tokens": self.tokens, "db": self.db}
+        self.cutters: dict[str, TargetCutter] = {}
         self.signers = DsseVerifier({"alice": SIGNER.public_key(), "bob": SECOND_SIGNER.public_key()})
         self.errors: list[LockstepError] = []
         self.erred = asyncio.Event()
-        self.stuck: list[Lease] = []
+        self.stuck: list[Lease | Account] = []
         self.rates = {
             "refused": Rate(1000, 60.0),
             "self": Rate(1000, 60.0),
@@ -178,7 +180,7 @@ class House:
         }
         self.attest_limits = AttestLimits()
         self.issue_limits = IssueLimits()
-        self.upkeep_limits = UpkeepLimits()
+        self.upkeep_limits = UpkeepLimits(look_again=0.0)
         self.feed_limits = FeedLimits()
         self._jti = 0
         self._workloads = 0
@@ -243,6 +245,7 @@ class House:
             state=state,
             feed=self.feed,
             backends=self.backends,
+            cutters=self.cutters,
             receipts=ReceiptSealer(RECEIPTS),
             on_error=self._on_error,
             on_stuck=self.stuck.append,

@@ -407,7 +407,7 @@ class TestReceipt:
         receipt = json.loads(await house.receipt(made.revocation_id))
         assert receipt["leases"] == len(receipt["unconfirmed"]) == BATCH + 20
         cleaned = [step for step in receipt["steps"] if step["name"] == "cleaned"]
-        assert cleaned[-1]["detail"] == "and 20 more"
+        assert cleaned[-1]["detail"] == "and 20 more steps"
 
     async def test_leases_that_had_ended_before_are_not_its_doing(self) -> None:
         house = await House.open()

@@ -1,0 +1,80 @@
+"""Sweep: find at the backends what no row knows, and take it back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from broker.model.attestation import AttestationState
+from broker.ports import AccountKeeper, Clock, CredentialBackend, StateStore, Transaction
+from broker.upkeep.limits import BATCH, UpkeepLimits
+
+MARGIN: Final = 5.0
+"""Seconds that clocks of a backend and of this process may differ."""
+
+
+class Sweeping:
+    """At the start and now and then: leases without a row, and instances that could still be served though
+    they have ended."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        backends: Mapping[str, CredentialBackend],
+        state: StateStore,
+        limits: UpkeepLimits,
+    ) -> None:
+        self._clock = clock
+        self._backends = backends
+        self._state = state
+        self._limits = limits
+        self._after: dict[str, float] = {}
+
+    async def tick(self, now: float) -> None:
+        """Sweep each backend whose turn it is. Raises `Unavailable`; its turn then comes again soon."""
+        for name, backend in list(self._backends.items()):
+            if backend.accounts is None or now < self._after.get(name, 0.0):
+                continue
+            # A backend that is down must not be asked at every round.
+            self._after[name] = now + self._limits.backoff_most
+            await self.backend(name)
+            self._after[name] = now + self._limits.sweep
+
+    async def backend(self, name: str) -> int:
+        """How many leases were found and taken back at one backend."""
+        backend = self._backends.get(name)
+        keeper = None if backend is None else backend.accounts
+        if keeper is None:
+            return 0
+        # An answer that is still on its way is no stray: its row does not know its handle yet.
+        before = self._clock.now() - self._limits.pending - MARGIN
+        found = await self._unknown(await keeper.strays(before))
+        for handle in found:
+            await keeper.revoke_stray(handle)
+        await self._freeze_ended(keeper)
+        return len(found)
+
+    async def _unknown(self, handles: Sequence[str]) -> Sequence[str]:
+        unknown: list[str] = []
+        for start in range(0, len(handles), BATCH):
+            some = handles[start : start + BATCH]
+
+            async def work(tx: Transaction, some: Sequence[str] = some) -> Sequence[str]:
+                missing = []
+                for handle in some:
+                    lease = await tx.leases.by_handle(handle)
+                    if lease is None or not lease.state.live:
+                        missing.append(handle)
+                return missing
+
+            unknown += await self._state.read(work)
+        return unknown
+
+    async def _freeze_ended(self, keeper: AccountKeeper) -> None:
+        """Instances that a lost write, or a restored backup, has made us forget."""
+        for attestation_id in await keeper.attestations():
+            found = await self._state.read(
+                lambda tx, wanted=attestation_id: tx.attestations.get(wanted)  # type: ignore[misc]
+            )
+            if found is None or found.state is not AttestationState.ALIVE:
+                await keeper.freeze(attestation_id)
