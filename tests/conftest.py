@@ -1,24 +1,29 @@
-"""Real servers that tests share: started when the first test asks, ended with the run."""
+"""What every folder of tests may ask for: servers that start when the first test wants one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.openbao import OpenBao, openbao
-from tests.support.vault_ground import Ground, lay_out
+# Imported where it is asked for: tests that measure their own process want nothing else loaded in it.
+if TYPE_CHECKING:
+    from tests.support.postgres import Login, Postgres
 
 
 @pytest.fixture(scope="session")
-def openbao_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
-    """One OpenBao in memory. Whoever seals, stops or freezes takes one of their own (`openbao`)."""
-    with openbao(tmp_path_factory.mktemp("openbao")) as server:
+def postgres_server() -> Iterator[Postgres]:
+    """One PostgreSQL for every test that does not stop it. Roles are its alone: name them uniquely."""
+    from tests.support.postgres import postgres
+
+    with postgres() as server:
         yield server
 
 
 @pytest.fixture
-def ground(openbao_server: OpenBao, tmp_path: Path) -> Ground:
-    """A namespace of this test's own on the shared server."""
-    return lay_out(openbao_server, tmp_path / "ground")
+def database(postgres_server: Postgres) -> Iterator[Login]:
+    """A new, empty database, as the superuser sees it."""
+    login = postgres_server.create_database()
+    yield login
+    postgres_server.drop_database(login.database)
