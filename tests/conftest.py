@@ -1,20 +1,40 @@
-"""What every folder of tests may ask for: servers that start when the first test wants one."""
+"""Real servers that tests share: started when the first test asks, ended with the run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 # Imported where it is asked for: tests that measure their own process want nothing else loaded in it.
 if TYPE_CHECKING:
+    from tests.support.openbao import OpenBao
     from tests.support.postgres import Login, Postgres
+    from tests.support.vault_ground import Ground
+
+
+@pytest.fixture(scope="session")
+def openbao_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
+    """One OpenBao in memory. Whoever seals, stops or freezes takes one of their own (`openbao`)."""
+    from tests.support.openbao import openbao
+
+    with openbao(tmp_path_factory.mktemp("openbao")) as server:
+        yield server
+
+
+@pytest.fixture
+def ground(openbao_server: OpenBao, tmp_path: Path) -> Ground:
+    """A namespace of this test's own on the shared server."""
+    from tests.support.vault_ground import lay_out
+
+    return lay_out(openbao_server, tmp_path / "ground")
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Postgres]:
-    """One PostgreSQL for every test that does not stop it. Roles are its alone: name them uniquely."""
+    """One PostgreSQL. Roles belong to the whole server: name them uniquely. Whoever stops it takes one of their own."""
     from tests.support.postgres import postgres
 
     with postgres() as server:
