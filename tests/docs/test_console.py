@@ -1,0 +1,150 @@
+"""The pages' commands are run: in order, in one shell a page, in an empty home, against real brokers.
+
+The convention, which `CONTRIBUTING.md` tells:
+
+- ```` ```console ````: ``$`` begins a command, ``>`` goes on with it, the rest is what it prints, to the letter.
+  ``…`` stands for anything in a line, and alone on a line for any lines; ``D-…`` in a command for the id that was
+  printed last. A command that fails is followed by ``$ echo $?``. After ``… &``, ``kill`` and ``wait`` stands what
+  the background says, as far as it matters.
+- ```` ```sh ````: is run, and has to end well.
+- ```` ```python app.py ````: a file of the page's folder.
+- Whatever cannot be run has another word, and no ``$``.
+"""
+
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from broker.cli import main as broker_cli
+from lockstep_client.cli.main import cli
+from tests.support.console import Shell, Step, blocks, matches, steps
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+RUN = ("console", "sh")
+WITHIN = 30.0
+
+
+def runs(page: Path) -> bool:
+    return any(block.word in RUN for block in blocks(page.read_text()))
+
+
+def environment() -> dict[str, str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        # Bytecode is written as on any machine, and nothing of this machine's broker is known.
+        if not name.startswith("LOCKSTEP_") and name not in ("PYTHONDONTWRITEBYTECODE", "XDG_RUNTIME_DIR")
+    }
+    return {**kept, "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}", "LC_ALL": "C.UTF-8"}
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("page", [page for page in PAGES if runs(page)], ids=lambda page: page.stem)
+def test_a_page_does_what_it_shows(page: Path, tmp_path: Path) -> None:
+    with Shell(tmp_path, environment()) as shell:
+        for block in blocks(page.read_text()):
+            if block.name:
+                shell.write(block.name, block.text)
+            elif block.word == "sh":
+                code, said = shell.run(block.text, within=WITHIN)
+                assert code == 0, f"{page.name}:{block.line} ended with {code}:\n{said}"
+            elif block.word == "console":
+                follow(shell, block.text, f"{page.name}:{block.line}")
+
+
+def follow(shell: Shell, text: str, where: str) -> None:
+    for step in steps(text):
+        do(shell, step, where)
+
+
+def do(shell: Shell, step: Step, where: str) -> None:
+    code, said = shell.run(step.command, within=WITHIN)
+    shown = f"{where}: $ {step.command}\n{said}"
+    assert (code != 0) == step.fails, f"{shown}\nended with {code}"
+    if step.behind:
+        assert said == "", shown
+        for line in step.expected:
+            shell.hear(line, within=WITHIN)
+    else:
+        assert matches(step.expected, said), f"{shown}\ninstead of\n" + "\n".join(step.expected)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_no_command_hides_in_a_block_that_is_not_run(page: Path) -> None:
+    for block in blocks(page.read_text()):
+        if block.word == "sh":
+            assert not re.search(r"&$", block.text, re.M), f"{page.name}:{block.line}: say so in a console"
+        elif block.word != "console":
+            assert not re.search(r"^\$ ", block.text, re.M), f"{page.name}:{block.line} is not run"
+
+
+def mentions() -> list[tuple[str, str]]:
+    """Commands in the running text, and in blocks that are not run."""
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        prose = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+        for code in re.findall(r"`(lockstep(?:-broker)? [^`]*)`", prose):
+            found.append((page.name, " ".join(code.split())))
+        for block in blocks(text):
+            if block.word not in RUN:
+                found += [
+                    (page.name, line) for line in re.findall(r"^lockstep(?:-broker)? .*", block.text, re.M)
+                ]
+    return found
+
+
+@pytest.mark.parametrize(("page", "line"), mentions())
+def test_a_command_that_is_mentioned_exists(page: str, line: str) -> None:
+    words = shlex.split(line.replace("…", " "), comments=True)
+    command: click.Command = cli if words[0] == "lockstep" else broker_cli
+    rest = words[1:]
+    while isinstance(command, click.Group) and rest:
+        choices = rest.pop(0).split("|")
+        known = [command.get_command(click.Context(command), name) for name in choices]
+        assert None not in known, f"{page}: {line}"
+        found = known[0]
+        assert found is not None
+        command = found
+        if len(choices) > 1:
+            return
+    options = {name for item in command.params for name in (*item.opts, *item.secondary_opts)}
+    given = rest[: rest.index("--")] if "--" in rest else rest
+    for word in given:
+        assert not word.startswith("-") or word.partition("=")[0] in {*options, "--help"}, f"{page}: {line}"
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "same"),
+    [
+        ("a …\nb", "a 1\nb\n", True),
+        ("a\n…", "a\n", True),
+        ("a\n…\nz", "a\nb\nc\nz\n", True),
+        ("a (…)", "a (1)  \n", True),
+        ("a", "a\nb\n", False),
+        ("a …", "a\n", False),
+        ("", "a\n", False),
+        ("a.c", "abc\n", False),
+    ],
+)
+def test_what_counts_as_the_same(text: str, said: str, same: bool) -> None:
+    assert matches(tuple(text.splitlines()), said) is same
+
+
+def test_a_page_that_shows_something_else_fails(tmp_path: Path) -> None:
+    with Shell(tmp_path, environment()) as shell:
+        shell.write("word", "one\n")
+        follow(shell, "$ cat word\none\n$ false\n$ echo $?\n1\n$ cat <<END\n> two\n> END\ntwo\n", "page")
+        for wrong in ("$ cat word\ntwo", "$ cat word", "$ false", "$ echo one\n$ echo $?\n0"):
+            with pytest.raises(AssertionError):
+                follow(shell, wrong, "page")
+        follow(shell, "$ (echo up; exit 3) &\n…\nup\n$ wait $!\n$ echo $?\n3\n", "page")
+        follow(shell, f"$ echo D-{'a' * 26}\nD-…\n$ echo is D-…\nis D-{'a' * 26}\n", "page")
