@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lockstep.formats import Reason
 from lockstep_client.client import persist
 from lockstep_client.connection import Connection, wait_for
 from lockstep_client.errors import (
@@ -46,6 +47,7 @@ from lockstep_client.settings import Settings
 LOOK_AGAIN_AFTER = 1.0
 """Seconds after the start of a child that was measured before it: its libraries are mapped by then."""
 _SHOWN = 5
+_APPROVABLE = (Reason.APPRAISAL_FAILED, Reason.NO_MANIFEST)
 _AGAIN = -1
 
 
@@ -173,7 +175,8 @@ class Launcher:
             return EXIT_REVOKED
         except Denied as error:
             self._say(f"refused: {error}")
-            self._say_next(error.decision)
+            if error.reason in _APPROVABLE:
+                self._say_next(error.decision)
             return EXIT_DENIED
         except ConfigurationError:
             raise
