@@ -90,7 +90,8 @@ class CredentialRoom:
         size = min(request.page_size or _PAGE, _MAX_PAGE)
         after = text(request.page_token, "page_token", 128)
         page = await self._issuer.leases(call.caller, states, size, after, attestation_id)
+        operator = isinstance(call.caller, OperatorCaller)
         return pb.ListLeasesResponse(
-            leases=[convert.lease(lease, call.now) for lease in page],
+            leases=[convert.lease(lease, call.now, operator=operator) for lease in page],
             next_page_token=page[-1].id if len(page) == size else "",
         )

@@ -63,6 +63,11 @@ class Metrics:
             "Leases whose credential cannot be taken back yet.",
             registry=self.registry,
         )
+        self._stuck_accounts = Gauge(
+            "lockstep_stuck_accounts",
+            "Accounts at backends that cannot be closed yet (counted up to 1,000).",
+            registry=self.registry,
+        )
         self._attestations = Gauge("lockstep_attestations", "Attestations alive.", registry=self.registry)
         self._age = Gauge(
             "lockstep_revocation_state_age_seconds",
@@ -113,12 +118,13 @@ class Metrics:
         self._denials.set(denials)
         self._age.set(age)
 
-    def state(self, leases: Mapping[LeaseState, int], attestations: int) -> None:
+    def state(self, leases: Mapping[LeaseState, int], attestations: int, stuck_accounts: int = 0) -> None:
         """What the state holds now, at a scrape."""
         for lease_state in LeaseState:
             if lease_state.live:
                 self._leases.labels(lease_state.value).set(leases.get(lease_state, 0))
         self._stuck.set(leases.get(LeaseState.STUCK, 0))
+        self._stuck_accounts.set(stuck_accounts)
         self._attestations.set(attestations)
 
     def exposition(self) -> bytes:

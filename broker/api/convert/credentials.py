@@ -9,13 +9,13 @@ from google.protobuf.struct_pb2 import Struct
 
 from broker.api.convert.enums import LEASE_STATE, MODE, REVOCABILITY
 from broker.api.convert.scalars import to_duration, to_timestamp
-from broker.model.credential import Credential, Lease
+from broker.model.credential import Credential, Lease, LeaseState
 from broker.model.requests import IssueAnswer
 from lockstep.v1 import credential_pb2
 
 
-def lease(noun: Lease, now: float) -> credential_pb2.Lease:
-    """A lease; `now` (seconds, UTC) is what `expires_in` counts from."""
+def lease(noun: Lease, now: float, *, operator: bool = False) -> credential_pb2.Lease:
+    """A lease; `now` (seconds, UTC) is what `expires_in` counts from. An operator also learns how its cleaning goes."""
     return credential_pb2.Lease(
         lease_id=noun.id,
         attestation_id=noun.attestation_id,
@@ -30,6 +30,17 @@ def lease(noun: Lease, now: float) -> credential_pb2.Lease:
         revocability=REVOCABILITY.wire(noun.revocability),
         identity=noun.identity,
         possession_required=noun.possession_required,
+        cleaning=_cleaning(noun) if operator else None,
+    )
+
+
+def _cleaning(noun: Lease) -> credential_pb2.LeaseCleaning:
+    waiting = noun.state in (LeaseState.REVOKING, LeaseState.STUCK)
+    return credential_pb2.LeaseCleaning(
+        backend=noun.backend,
+        attempts=noun.attempts,
+        next_attempt_at=to_timestamp(noun.next_attempt_at) if waiting else None,
+        detail=noun.detail,
     )
 
 

@@ -11,11 +11,13 @@ from broker.api.http.app import Answer, Asked
 from broker.api.limits import Limits
 from broker.api.metrics import CONTENT_TYPE, Metrics
 from broker.errors import NotFound, Unavailable
+from broker.model.account import AccountState
 from broker.model.credential import LeaseState
 from broker.ports import Clock, RevocationFeed, StateStore, Transaction
 from lockstep.formats import Reason
 
 _COUNT_PERIOD = 5.0
+_MOST_STUCK = 1000
 _LOOPBACK = ("127.", "::/64")
 
 
@@ -96,12 +98,13 @@ class StatusRoom:
             return
         self._counted_at = now
 
-        async def work(tx: Transaction) -> tuple[Mapping[LeaseState, int], int]:
-            return await tx.leases.count(), await tx.attestations.count_alive()
+        async def work(tx: Transaction) -> tuple[Mapping[LeaseState, int], int, int]:
+            stuck = await tx.accounts.page((AccountState.STUCK,), _MOST_STUCK)
+            return await tx.leases.count(), await tx.attestations.count_alive(), len(stuck)
 
         try:
-            leases, attestations = await self._store.read(work)
+            leases, attestations, stuck = await self._store.read(work)
         except Unavailable:
             # The other numbers are wanted all the more.
             return
-        self._metrics.state(leases, attestations)
+        self._metrics.state(leases, attestations, stuck)

@@ -87,6 +87,7 @@ class Lease(_message.Message):
     REVOCABILITY_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
     POSSESSION_REQUIRED_FIELD_NUMBER: _builtins.int
+    CLEANING_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
     attestation_id: _builtins.str
     role: _builtins.str
@@ -105,6 +106,10 @@ class Lease(_message.Message):
     def expires_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def expires_in(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def cleaning(self) -> Global___LeaseCleaning:
+        """How far taking it back has come; told to operators alone."""
+
     def __init__(
         self,
         *,
@@ -121,14 +126,45 @@ class Lease(_message.Message):
         revocability: Global___Revocability.ValueType = ...,
         identity: _builtins.str = ...,
         possession_required: _builtins.bool = ...,
+        cleaning: Global___LeaseCleaning | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "expires_in", b"expires_in", "issued_at", b"issued_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cleaning", b"cleaning", "expires_at", b"expires_at", "expires_in", b"expires_in", "issued_at", b"issued_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attestation_id", b"attestation_id", "decision_id", b"decision_id", "expires_at", b"expires_at", "expires_in", b"expires_in", "identity", b"identity", "issued_at", b"issued_at", "lease_id", b"lease_id", "mode", b"mode", "possession_required", b"possession_required", "renewable", b"renewable", "revocability", b"revocability", "role", b"role", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attestation_id", b"attestation_id", "cleaning", b"cleaning", "decision_id", b"decision_id", "expires_at", b"expires_at", "expires_in", b"expires_in", "identity", b"identity", "issued_at", b"issued_at", "lease_id", b"lease_id", "mode", b"mode", "possession_required", b"possession_required", "renewable", b"renewable", "revocability", b"revocability", "role", b"role", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Lease: _TypeAlias = Lease  # noqa: Y015
+
+@_typing.final
+class LeaseCleaning(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    NEXT_ATTEMPT_AT_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    backend: _builtins.str
+    attempts: _builtins.int
+    detail: _builtins.str
+    """What the last attempt found."""
+    @_builtins.property
+    def next_attempt_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        backend: _builtins.str = ...,
+        attempts: _builtins.int = ...,
+        next_attempt_at: _timestamp_pb2.Timestamp | None = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next_attempt_at", b"next_attempt_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "backend", b"backend", "detail", b"detail", "next_attempt_at", b"next_attempt_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseCleaning: _TypeAlias = LeaseCleaning  # noqa: Y015
 
 @_typing.final
 class Credential(_message.Message):

@@ -10,6 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from broker.upkeep import STUCK_AFTER
 from lockstep.formats import PROOF_METADATA
 from lockstep.v1 import (
     attestation_pb2,
@@ -291,6 +292,34 @@ async def test_renew_and_give_back(tmp_path: Path) -> None:
             if not token:
                 break
         assert sum(pages) == 4
+
+
+async def test_operators_alone_learn_why_a_lease_is_stuck(tmp_path: Path) -> None:
+    async with porch(tmp_path) as found:
+        guest = await found.attested()
+        issued = await guest.issue("db")
+        found.house.db.fail("revoke", 100)
+        await guest.call(
+            CREDENTIAL + "RevokeLease",
+            credential_pb2.RevokeLeaseRequest(attestation_id=guest.id, lease_id=issued.lease.lease_id),
+        )
+        for attempt in range(STUCK_AFTER):
+            await found.house.tick(0.5 * 2**attempt)
+        stuck = credential_pb2.LEASE_STATE_STUCK
+        request = credential_pb2.ListLeasesRequest(states=[stuck])
+        reader = bearer(found.operator("ann", "read"))
+        reply = await call(guest.channel, CREDENTIAL + "ListLeases", request.SerializeToString(), reader)
+        [lease] = credential_pb2.ListLeasesResponse.FromString(reply.raw).leases
+        assert (lease.cleaning.backend, lease.cleaning.attempts) == ("db", STUCK_AFTER)
+        assert lease.cleaning.detail == "backend_unavailable"
+        assert lease.cleaning.next_attempt_at.seconds > 0
+        reply = await guest.call(
+            CREDENTIAL + "ListLeases",
+            credential_pb2.ListLeasesRequest(attestation_id=guest.id, states=[stuck]),
+        )
+        [own] = credential_pb2.ListLeasesResponse.FromString(reply.raw).leases
+        assert own.lease_id == lease.lease_id
+        assert not own.HasField("cleaning")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from lockstep.v1 import attestation_pb2, credential_pb2, decision_pb2, evidence_pb2
@@ -85,15 +87,54 @@ def _findings(answer: decision_pb2.ExplainDecisionResponse, everything: bool) ->
     type=click.Choice(["pending", "active", "revoking", "revoked", "expired", "stuck"]),
     help="Only those in a state; may be given again.",
 )
+@click.option(
+    "--stuck", is_flag=True, help="Those that cannot be taken back yet, and why; exit code 1 if any."
+)
 @show.JSON_OPTION
-def leases(attestation: str, states: tuple[str, ...], as_json: bool) -> None:
+@click.pass_context
+def leases(
+    context: click.Context, attestation: str, states: tuple[str, ...], stuck: bool, as_json: bool
+) -> None:
     """List leases: who holds what, until when, and how soon it can be taken back."""
+    if stuck and states:
+        raise click.UsageError("give --stuck or --state, not both")
     wanted = [credential_pb2.LeaseState.Value(f"LEASE_STATE_{state.upper()}") for state in states]
+    if stuck:
+        wanted = [credential_pb2.LEASE_STATE_STUCK]
     with Operator(load()) as operator:
         found = list(operator.leases(attestation_id=attestation, states=wanted))
     if as_json:
         show.say_json(found)
+    elif stuck:
+        _stuck(found)
+    else:
+        _leases(found)
+    if stuck and found:
+        context.exit(1)
+
+
+def _stuck(found: Sequence[credential_pb2.Lease]) -> None:
+    if not found:
+        click.echo("nothing is stuck")
         return
+    show.table(
+        (
+            (
+                lease.lease_id,
+                lease.role,
+                lease.cleaning.backend,
+                str(lease.cleaning.attempts),
+                show.time(lease.cleaning.next_attempt_at),
+                lease.cleaning.detail,
+                lease.attestation_id,
+            )
+            for lease in found
+        ),
+        ("lease", "role", "backend", "attempts", "next", "what was found", "attestation"),
+    )
+
+
+def _leases(found: Sequence[credential_pb2.Lease]) -> None:
     show.table(
         (
             (
