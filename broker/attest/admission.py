@@ -52,7 +52,7 @@ class Admission:
             banned = await loaded_hit(tx, denials.wide_bans(case.now), case.code)
             decisions = judgement.decisions
             if banned is not None:
-                decisions = tuple(_refused(decision, Reason.BANNED) for decision in decisions)
+                decisions = tuple(_banned(decision, banned.revocation_id) for decision in decisions)
             await tx.code.put(case.code)
             if judgement.failing:
                 await tx.code.put_hints(judgement.failing)
@@ -69,7 +69,7 @@ class Admission:
             self._audit.record(decision)
         first = judgement.first
         if stored[0].verdict is Reason.BANNED:
-            raise Denied(Reason.BANNED, "it has loaded code that is banned", decision_id=first.decision_id)
+            raise Denied(Reason.BANNED, stored[0].detail, decision_id=first.decision_id)
         if not judgement.granted and not dry_run:
             raise Denied(
                 first.reason, refusal_text(first), decision_id=first.decision_id, count=first.findings
@@ -98,5 +98,6 @@ def _attestation(attestation_id: str, case: Case, judgement: Judgement) -> Attes
     )
 
 
-def _refused(decision: Decision, reason: Reason) -> Decision:
-    return replace(decision, verdict=reason, effect=Effect.REFUSED, attestation_id="")
+def _banned(decision: Decision, revocation_id: str) -> Decision:
+    detail = f"it has loaded code that is banned by {revocation_id}, which an operator may lift"
+    return replace(decision, verdict=Reason.BANNED, effect=Effect.REFUSED, attestation_id="", detail=detail)

@@ -159,6 +159,8 @@ class Outcome:
 
 
 def refuse_banned(case: Case, denials: DenySet) -> None:
-    """Raises `Denied` (banned) for an identity, a key or a place that gets nothing."""
-    if denials.banned(bearer_keys(case), case.now) is not None:
-        raise Denied(Reason.BANNED, "this identity, key or place is banned until an operator lifts it")
+    """Raises `Denied` (banned) for an identity, a key or a place that gets nothing; says what to lift."""
+    ban = denials.banned(bearer_keys(case), case.now)
+    if ban is not None:
+        what = f"this identity, key or place is banned by {ban.revocation_id}"
+        raise Denied(Reason.BANNED, f"{what}, which an operator may lift")

@@ -427,11 +427,12 @@ class TestBans:
         self, ban: bool | None
     ) -> None:
         house = await House.open()
-        await house.revoke(SelectorKind.DIGEST, unit("lib").digest.hex(), ban=ban)
+        made = await house.revoke(SelectorKind.DIGEST, unit("lib").digest.hex(), ban=ban)
         error = await refused(house, house.workload(), "app", "lib")
         assert error.reason is Reason.BANNED
         stored = await house.look(lambda tx: tx.decisions.get(error.decision_id))
         assert (stored.verdict, stored.effect, stored.attestation_id) == (Reason.BANNED, Effect.REFUSED, "")
+        assert made.revocation_id in stored.detail
         assert stored in house.people.audit
         await house.workload().attest("app")
 
@@ -458,7 +459,9 @@ class TestBans:
         ):
             workload = house.workload(place=place)
             made = await house.revoke(kind, value or workload.thumbprint.hex(), ban=True)
-            assert (await refused(house, workload, "app")).reason is Reason.BANNED
+            error = await refused(house, workload, "app")
+            assert error.reason is Reason.BANNED
+            assert made.revocation_id in error.message  # or nobody would know what to lift
             await house.lift(made.revocation_id)
             await workload.attest("app")
 
