@@ -21,7 +21,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 def blocks(language: str) -> list[ParameterSet]:
     found = []
     for page in PAGES:
-        shown = re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
+        shown = re.findall(rf"^```{language}(?: [^\n]*)?\n(.*?)^```", page.read_text(), re.M | re.S)
         found += [pytest.param(text, id=f"{page.name}-{number}") for number, text in enumerate(shown)]
     return found
 
