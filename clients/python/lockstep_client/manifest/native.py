@@ -15,14 +15,18 @@ _LISTED: Final = re.compile(r"^\s*(?:\S+ => )?(/\S.*?) \(0x[0-9a-f]+\)$", re.MUL
 _TIMEOUT: Final = 10.0
 _LOAD, _DYNAMIC, _INTERPRETER = 1, 2, 3
 _NEEDED, _STRINGS = 1, 5
+_SEARCH: Final = (15, 29)
+"""DT_RPATH, DT_RUNPATH."""
 
 
 @dataclass(frozen=True, slots=True)
 class Linkage:
-    """What an ELF file asks for: its loader (empty for libraries) and the names of its libraries."""
+    """What an ELF file asks for: its loader (empty for libraries), the names of its libraries, and where to look
+    for them first (``DT_RPATH``, ``DT_RUNPATH``; as written)."""
 
     loader: str
     needed: tuple[str, ...]
+    search: str = ""
 
 
 def linkage(path: str) -> Linkage:
@@ -68,34 +72,37 @@ def _linkage(data: mmap.mmap) -> Linkage:
         for address, position, length in loads
         if address <= strings < address + length
     )
-    names = [
-        data[table + value : data.find(b"\x00", table + value)].decode()
-        for tag, value in entries
-        if tag == _NEEDED
-    ]
-    return Linkage(loader, tuple(names))
+
+    def text(value: int) -> str:
+        return data[table + value : data.find(b"\x00", table + value)].decode()
+
+    names = tuple(text(value) for tag, value in entries if tag == _NEEDED)
+    return Linkage(loader, names, ":".join(text(value) for tag, value in entries if tag in _SEARCH))
 
 
 def outside_libraries(loader: str, objects: Iterable[str]) -> tuple[str, ...]:
     """Real paths of the libraries that `objects` need and do not contain, the loader included.
 
     One question to the loader (``--list``, which runs no code of theirs) for each
-    library name that was not met before. Libraries that a program opens later by
-    name are not found like this: measure a running process for those.
+    library name that was not met before by somebody who looks in the same places:
+    a package's own libcrypto.so.3 is not what the interpreter will find under that
+    name. Libraries that a program opens later by name are not found like this:
+    measure a running process for those.
     """
     paths = sorted(set(objects))
-    known = {os.path.basename(path) for path in paths}
+    known: set[tuple[str, str]] = set()
     found: set[str] = set()
     for path in paths:
         try:
-            needed = linkage(path).needed
+            link = linkage(path)
         except OSError:
             continue
-        if not known.issuperset(needed):
-            for item in _resolve(loader, path):
-                known.add(os.path.basename(item))
-                found.add(os.path.realpath(item))
-            known.update(needed)
+        folder = os.path.dirname(path)
+        search = link.search.replace("${ORIGIN}", folder).replace("$ORIGIN", folder)
+        asked = {(search, name) for name in link.needed}
+        if not known.issuperset(asked):
+            found.update(map(os.path.realpath, _resolve(loader, path)))
+            known.update(asked)
     found.add(os.path.realpath(loader))
     return tuple(sorted(found - {os.path.realpath(path) for path in paths}))
 
