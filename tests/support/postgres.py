@@ -102,6 +102,8 @@ class Postgres:
         self._ended = True
         self.lines: list[str] = []
         """Its log, over all starts."""
+        self.passwords: dict[str, str] = {}
+        """Of roles that outlive a test's database."""
 
     def __repr__(self) -> str:
         return f"Postgres({self.host}:{self.port})"

@@ -1,0 +1,1 @@
+SELECT lockstep.retire('{{name}}');
