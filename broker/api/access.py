@@ -118,6 +118,8 @@ HTTP: Final[Mapping[tuple[str, str], Row]] = {
     ("POST", "/v1/revoke"): _row(Who.IDENTITY, mutates=True),
     ("GET", "/.well-known/jwks.json"): _row(Who.PUBLIC),
     ("GET", "/.well-known/openid-configuration"): _row(Who.PUBLIC),
+    ("GET", "/gate/jwks.json"): _row(Who.PUBLIC),
+    ("GET", "/gate/.well-known/openid-configuration"): _row(Who.PUBLIC),
     ("GET", "/metrics"): _row(Who.PUBLIC),
     ("GET", "/healthz"): _row(Who.PUBLIC),
     ("GET", "/readyz"): _row(Who.PUBLIC),

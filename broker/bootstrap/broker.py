@@ -32,7 +32,8 @@ from broker.errors import LockstepError, Unavailable
 from broker.ports import Transaction
 from broker.settings import ConfigurationRefused, Problem, Settings
 from broker.settings.problems import shown
-from broker.settings.server import Server
+from broker.settings.server import Server, gate_issuer
+from lockstep.formats import GATE_TYPE
 
 Log = structlog.typing.FilteringBoundLogger
 
@@ -98,6 +99,14 @@ class Broker:
         self._ring: JwtRing = ring_from_files(
             keys.credentials.active, keys.credentials.old, issuer=server.issuer
         )
+        self._gate: JwtRing | None = None
+        if keys.gate is not None:
+            self._gate = ring_from_files(
+                keys.gate.active,
+                keys.gate.old,
+                issuer=gate_issuer(server.issuer),
+                token_type=GATE_TYPE,
+            )
         self._roots = ClientRoots(server.tls.client_ca) if server.tls.client_ca is not None else None
         self._certificates = Certificates(
             server.tls.certificate, server.tls.key, self._roots.pem if self._roots is not None else None
@@ -143,6 +152,7 @@ class Broker:
             clock=self._clock,
             secret=self._secret,
             tokens=self._ring,
+            gate_keys=self._gate,
             state=self._state,
             feed=self._feed,
             certificates=self._certificates,
@@ -176,8 +186,10 @@ class Broker:
                 if self._roots is not None:
                     self._roots.reload()
                 self._doors.reload()
-                keys = settings.server.keys.credentials
-                self._ring.load(keys.active, keys.old)
+                keys = settings.server.keys
+                self._ring.load(keys.credentials.active, keys.credentials.old)
+                if self._gate is not None and keys.gate is not None:
+                    self._gate.load(keys.gate.active, keys.gate.old)
             except ConfigurationRefused as error:
                 for problem in error.problems:
                     self._log.error("configuration refused", problem=str(problem))
@@ -294,7 +306,8 @@ class Broker:
 
 def _fixed(server: Server) -> dict[str, str]:
     """What only a restart changes: everything of the server but the keys that rings and receipts hold."""
-    content = server.model_dump(mode="json", exclude={"keys": {"credentials", "receipts"}})
+    content = server.model_dump(mode="json", exclude={"keys": {"credentials", "receipts", "gate"}})
+    content["keys"]["gate"] = server.keys.gate is not None
     return {
         f"{table}.{key}" if isinstance(below, dict) else table: json.dumps(value, sort_keys=True)
         for table, below in content.items()

@@ -13,6 +13,7 @@ from broker.api.decisions import DecisionRoom
 from broker.api.detections import DetectionRoom
 from broker.api.drain import Drain
 from broker.api.http.app import build_app
+from broker.api.http.gate import GateRoom
 from broker.api.http.introspection import TokenRoom
 from broker.api.http.server import HttpDoor
 from broker.api.http.status import Readiness, StatusRoom
@@ -33,7 +34,7 @@ from broker.bootstrap.live import Live, LiveDetectors, LiveIdentities, LiveRoles
 from broker.bootstrap.verbs import Verbs
 from broker.crypto.proof import RollingNonce
 from broker.ports import Clock, RevocationFeed, StateStore, TokenSigner
-from broker.settings.server import Server
+from broker.settings.server import Server, gate_issuer
 
 _GRANTS_AT_ONCE = 1000
 
@@ -46,6 +47,7 @@ def open_doors(
     clock: Clock,
     secret: bytes,
     tokens: TokenSigner,
+    gate_keys: TokenSigner | None,
     state: StateStore,
     feed: RevocationFeed,
     certificates: Certificates,
@@ -84,6 +86,7 @@ def open_doors(
     answers = {
         **WebhookRoom(LiveDetectors(live), verbs.reporter, clock, limits, metrics).answers(),
         **TokenRoom(verbs.issuer, verbs.revoker, tokens, feed, server.issuer, limits).answers(),
+        **GateRoom(gate_keys, gate_issuer(server.issuer)).answers(),
         **StatusRoom(
             readiness, metrics, state, feed, clock, metrics_local_only=server.http.metrics == "loopback"
         ).answers(),

@@ -62,10 +62,13 @@ class Http(Table):
 
 
 class Keys(Table):
-    """Private keys, each for one purpose. `challenge` is made at first start, beside the state, where absent."""
+    """Private keys, each for one purpose. `gate` signs the attestation tokens that Vault's own JWT login takes;
+    it is needed where a backend of kind "gate" is. `challenge` is made at first start, beside the state, where
+    it is absent."""
 
     credentials: Annotated[KeyRing, BeforeValidator(_ring)]
     receipts: File
+    gate: Annotated[KeyRing | None, BeforeValidator(_ring)] = None
     challenge: File | None = None
 
 
@@ -125,3 +128,8 @@ class Server(Table):
     audit: Audit = Field(default_factory=Audit)
     http: Http = Field(default_factory=Http)
     limits: Limits = Field(default_factory=Limits)
+
+
+def gate_issuer(issuer: str) -> str:
+    """The ``iss`` of gate tokens: an issuer of its own below the broker's."""
+    return f"{issuer.rstrip('/')}/gate"

@@ -87,6 +87,10 @@ def _keys(server: Server) -> Iterator[_Fault]:
     keys = server.keys
     seen: dict[str, str] = {}
     private = {"keys.credentials.active": keys.credentials.active, "keys.receipts": keys.receipts}
+    rings = {"keys.credentials": keys.credentials}
+    if keys.gate is not None:
+        private["keys.gate.active"] = keys.gate.active
+        rings["keys.gate"] = keys.gate
     for name, path in private.items():
         try:
             identifier = key_id(load_private_key(path).public_key())
@@ -95,14 +99,16 @@ def _keys(server: Server) -> Iterator[_Fault]:
             continue
         if seen.setdefault(identifier, name) != name:
             yield name, f"is the key of {seen[identifier]}; give every purpose a key of its own"
-    for path in keys.credentials.old:
-        try:
-            identifier = key_id(load_public_key(path))
-        except KeyFileError as error:
-            yield "keys.credentials.old", f"{error}; old keys are public ones"
-            continue
-        if seen.get(identifier) == "keys.receipts":
-            yield "keys.credentials.old", f"{path}: is the key of keys.receipts"
+    for name, ring in rings.items():
+        for path in ring.old:
+            try:
+                identifier = key_id(load_public_key(path))
+            except KeyFileError as error:
+                yield f"{name}.old", f"{error}; old keys are public ones"
+                continue
+            # An active key may be listed among its own ring's: that is the middle of a rotation.
+            if seen.setdefault(identifier, f"{name}.active") not in (f"{name}.active", f"{name}.old"):
+                yield f"{name}.old", f"{path}: is the key of {seen[identifier]}"
     yield from _challenge(keys.challenge)
 
 

@@ -27,6 +27,7 @@ AUTHORIZATION_METADATA: Final = "authorization"
 # Media and token types ----------------------------------------------------------------------------
 PROOF_TYPE: Final = "lockstep-proof+jwt"
 CREDENTIAL_TYPE: Final = "at+jwt"
+GATE_TYPE: Final = "lockstep-gate+jwt"
 """RFC 9068 section 2.1."""
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 MANIFEST_PREDICATE_TYPE: Final = "https://lockstep.dev/code-manifest/v1"

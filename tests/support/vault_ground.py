@@ -5,13 +5,19 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from broker.adapters.backends.vault import AppRoleLogin, VaultOptions
 from tests.support.openbao import Bao, OpenBao, Refused
+
+if TYPE_CHECKING:
+    from tests.support.postgres import Login
 
 TOKEN_ROLE: Final = "lockstep"
 BROKER_POLICY: Final = "lockstep-broker"
 ISSUE_POLICY: Final = "lockstep-issue"
+
+USERNAME_TEMPLATE: Final = '{{ printf "ls-%s-%s" (.DisplayName | replace "token-" "" | lowercase | truncate 40) (random 12) | lowercase }}'
 
 _numbers = itertools.count(1)
 
@@ -20,9 +26,7 @@ def broker_policy(sweep: tuple[str, ...]) -> str:
     """What the broker's own login may: nothing of it reads a secret. `sweep` are the paths whose leases are its."""
     leases = ", ".join(f'"{path}/*"' for path in sweep) or '""'
     listing = "\n".join(
-        f'path "sys/leases/lookup/{path}/*" {{ capabilities = ["list", "sudo"] }}\n'
-        f'path "sys/leases/lookup/{path}" {{ capabilities = ["list", "sudo"] }}'
-        for path in sweep
+        f'path "sys/leases/lookup/{path}/*" {{ capabilities = ["list", "sudo"] }}' for path in sweep
     )
     return f"""
 path "auth/token/create/{TOKEN_ROLE}" {{
@@ -112,6 +116,55 @@ class Ground:
             "secret_id_file": str(self.secret_file("secret-id", secret_id)),
         }
 
+    def options(self, **changes: Any) -> VaultOptions:
+        """For a plug that logs in by `approle`."""
+        if "login" not in changes:
+            files = self.approle()
+            changes["login"] = AppRoleLogin(Path(files["role_id_file"]), Path(files["secret_id_file"]))
+        settings: dict[str, Any] = {
+            "addresses": (self.server.address,),
+            "namespace": self.namespace,
+            "ca_file": self.server.ca,
+            **changes,
+        }
+        return VaultOptions(**settings)
+
+    def database(self, login: Login, *, role: str = "payments", **options: Any) -> str:
+        """A database engine for a PostgreSQL, with one role; its path."""
+        with login.connect() as session:
+            session.execute("SELECT pg_advisory_lock(1)")
+            if session.execute("SELECT 1 FROM pg_roles WHERE rolname = 'app_owner'").fetchone() is None:
+                session.execute("CREATE ROLE app_owner NOLOGIN")
+        self.mount("database", "database")
+        name = f"{login.database}-{role}"
+        self.root.write(
+            f"database/config/{name}",
+            plugin_name="postgresql-database-plugin",
+            allowed_roles=[role],
+            connection_url=f"postgresql://{{{{username}}}}:{{{{password}}}}@{login.host}:{login.port}/{login.database}"
+            f"?sslmode=verify-full&sslrootcert={login.ca}",
+            username=login.user,
+            password=login.password,
+            username_template=USERNAME_TEMPLATE,
+        )
+        settings = {
+            "db_name": name,
+            "creation_statements": [
+                "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE app_owner",
+            ],
+            "revocation_statements": [
+                'ALTER ROLE "{{name}}" NOLOGIN',
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{{name}}'",
+                'DROP ROLE "{{name}}"',
+            ],
+            "default_ttl": "10m",
+            "max_ttl": "1h",
+        }
+        self.root.write(f"database/roles/{role}", **{**settings, **options})
+        path = f"database/creds/{role}"
+        self.allow(path, "read")
+        return path
+
     def secret_file(self, name: str, content: str) -> Path:
         """A file that only we can read."""
         path = self.folder / name
@@ -128,7 +181,10 @@ class Ground:
         return [f"{path}/{key}" for key in self.root.listed(f"sys/leases/lookup/{path}")]
 
 
-def lay_out(server: OpenBao, folder: Path, *, sweep: tuple[str, ...] = ()) -> Ground:
+SWEPT: Final = ("database/creds/payments", "generic/creds/x")
+
+
+def lay_out(server: OpenBao, folder: Path, *, sweep: tuple[str, ...] = SWEPT) -> Ground:
     """A namespace with token role, policies; `allow` and `mount` add engines to it."""
     namespace = f"t{next(_numbers)}"
     root = server.root

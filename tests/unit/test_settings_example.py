@@ -47,7 +47,7 @@ def settings(tmp_path: Path) -> Settings:
         (tmp_path / path[1:]).write_bytes((tmp_path / "dev" / name).read_bytes())
         (tmp_path / path[1:]).chmod(0o600)
     keys = tmp_path / "etc/lockstep/keys"
-    for name in ("credentials", "receipts"):
+    for name in ("credentials", "receipts", "gate"):
         kept_key(keys / f"{name}.pem")
     for name in ("credentials-2025", "platform", "payments", "release"):
         (keys / f"{name}.pub").write_bytes(public_pem(kept_key(tmp_path / f"{name}.pem").public_key()))

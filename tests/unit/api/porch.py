@@ -30,6 +30,7 @@ from broker.api.decisions import DecisionRoom
 from broker.api.detections import DetectionRoom
 from broker.api.drain import Drain
 from broker.api.http.app import build_app
+from broker.api.http.gate import GateRoom
 from broker.api.http.introspection import TokenRoom
 from broker.api.http.server import HttpDoor
 from broker.api.http.status import Readiness, StatusRoom
@@ -53,7 +54,14 @@ from broker.model.evidence import InstanceKey
 from broker.model.identity import IdentityMatch, IdentityProof, JwtProof, PeerProof, WorkloadIdentity
 from broker.model.role import DetectorPolicy, Operator, Rate, ResourceServer
 from broker.ports import Detector
-from lockstep.formats import AUTHORIZATION_METADATA, NONCE_METADATA, PROOF_METADATA, PROOF_TYPE, proof_claims
+from lockstep.formats import (
+    AUTHORIZATION_METADATA,
+    GATE_TYPE,
+    NONCE_METADATA,
+    PROOF_METADATA,
+    PROOF_TYPE,
+    proof_claims,
+)
 from lockstep.v1 import attestation_pb2, credential_pb2, evidence_pb2, identity_pb2
 from tests.fakes.evidence import FakeEvidence
 from tests.fakes.identity import FakeIdentity
@@ -129,6 +137,9 @@ class Porch:
         self.identities.certificates = SpiffeIdentity("spiffe", "example.org", bundle)
         self.signing = ec.generate_private_key(ec.SECP256R1())
         self.ring = JwtRing(self.signing, issuer=ISSUER)
+        self.gate_ring = JwtRing(
+            ec.generate_private_key(ec.SECP256R1()), issuer=f"{ISSUER}/gate", token_type=GATE_TYPE
+        )
         log = structlog.wrap_logger(None, processors=[self._line], wrapper_class=structlog.BoundLogger)
         self.used = UsedProofs(self.limits.known_proofs)
         possession = Possession(
@@ -154,6 +165,7 @@ class Porch:
         self.readiness = Readiness(house.feed, self.drain, self.limits)
         answers = {
             **WebhookRoom(self.sources, house.reporter, house.clock, self.limits, self.metrics).answers(),
+            **GateRoom(self.gate_ring, f"{ISSUER}/gate").answers(),
             **TokenRoom(house.issuer, house.revoker, self.ring, house.feed, ISSUER, self.limits).answers(),
             **StatusRoom(
                 self.readiness,

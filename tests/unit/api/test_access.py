@@ -76,6 +76,8 @@ def test_what_is_public_is_listed_here_too() -> None:
         "/lockstep.v1.AttestationService/GetChallenge",
         "('GET', '/.well-known/jwks.json')",
         "('GET', '/.well-known/openid-configuration')",
+        "('GET', '/gate/jwks.json')",
+        "('GET', '/gate/.well-known/openid-configuration')",
         "('GET', '/metrics')",
         "('GET', '/healthz')",
         "('GET', '/readyz')",

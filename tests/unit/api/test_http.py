@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from broker.api.access import HTTP
+from broker.api.http.gate import GateRoom
 from broker.api.limits import Limits
-from broker.errors import Denied
+from broker.errors import Denied, NotFound
 from broker.model.detection import Detection, DetectionKind
 from broker.model.revocation import SelectorKind
 from broker.model.role import Rate
@@ -392,6 +393,22 @@ async def test_keys_and_discovery_agree(tmp_path: Path) -> None:
         assert [key["kid"] for key in keys.json["keys"]] == [found.ring.key_id]
         assert all("d" not in key for key in keys.json["keys"])
         assert "public" in keys.headers["cache-control"]
+
+
+async def test_the_gate_is_an_issuer_of_its_own(tmp_path: Path) -> None:
+    async with porch(tmp_path, http=True) as found:
+        configuration = (await ask(found, "GET", "/gate/.well-known/openid-configuration")).json
+        assert configuration["issuer"] == f"{ISSUER}/gate" == found.gate_ring.issuer
+        assert configuration["jwks_uri"] == f"{ISSUER}/gate/jwks.json"
+        keys = await ask(found, "GET", "/gate/jwks.json")
+        assert [key["kid"] for key in keys.json["keys"]] == [found.gate_ring.key_id]
+        assert found.gate_ring.key_id != found.ring.key_id
+        assert all("d" not in key for key in keys.json["keys"])
+
+
+async def test_without_a_gate_key_there_is_no_gate() -> None:
+    with pytest.raises(NotFound):
+        await GateRoom(None, f"{ISSUER}/gate").jwks(None)  # type: ignore[arg-type]
 
 
 # --- status ---------------------------------------------------------------------------------------------------
