@@ -1,0 +1,25 @@
+"""Vault and OpenBao: dynamic secrets on one service token per attestation, taken back at the active node."""
+
+from broker.adapters.backends.vault.backend import VaultBackend
+from broker.adapters.backends.vault.engines import check_parameters, revocability_of, swept_path
+from broker.adapters.backends.vault.login import (
+    AppRoleLogin,
+    CertificateLogin,
+    JwtLogin,
+    KubernetesLogin,
+    Login,
+)
+from broker.adapters.backends.vault.options import VaultOptions
+
+__all__ = [
+    "AppRoleLogin",
+    "CertificateLogin",
+    "JwtLogin",
+    "KubernetesLogin",
+    "Login",
+    "VaultBackend",
+    "VaultOptions",
+    "check_parameters",
+    "revocability_of",
+    "swept_path",
+]

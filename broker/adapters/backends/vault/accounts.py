@@ -1,0 +1,358 @@
+"""Accounts at Vault: one service token per (attestation, process), all of an attestation under one entity."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from broker.adapters.backends.vault.errors import refused, unavailable
+from broker.adapters.backends.vault.flights import Flight, Flights
+from broker.adapters.backends.vault.leases import VaultLeases
+from broker.adapters.backends.vault.options import VaultOptions
+from broker.adapters.backends.vault.session import VaultSession
+from broker.adapters.backends.vault.wire import Lane
+from broker.errors import Denied
+from broker.model.account import Account
+from broker.model.credential import Confirmation, Confirmed
+from broker.ports import Clock
+from lockstep.formats import Reason
+
+ALIAS: Final = "ls-"
+"""Every entity alias of an instance begins so; the token role allows no other."""
+ABREAST: Final = 16
+"""Look-ups under way at once, in a sweep."""
+SHORT: Final = 0.1
+"""A credential may end by this share of its life earlier before its account is extended for it."""
+_REMEMBERED: Final = 50_000
+
+
+@dataclass(slots=True)
+class Held:
+    """A service token in the memory of this process. `until` is seconds, UTC."""
+
+    attestation_id: str
+    token: str = field(repr=False)
+    accessor: str
+    until: float
+
+
+class VaultAccounts:
+    """`broker.ports.AccountKeeper`. Owned by one event loop.
+
+    An entity's alias is deterministic (`entity_alias`), so that an instance can
+    be stopped whose token was never learned. Disabling the entity refuses every
+    token of it, wherever it was made.
+    """
+
+    def __init__(
+        self,
+        options: VaultOptions,
+        session: VaultSession,
+        leases: VaultLeases,
+        flights: Flights,
+        clock: Clock,
+        replica: str,
+    ) -> None:
+        self._options = options
+        self._session = session
+        self._leases = leases
+        self._flights = flights
+        self._clock = clock
+        self._replica = replica
+        self._held: dict[str, Held] = {}
+        self._extending: dict[str, asyncio.Lock] = {}
+        # As many as a busy process meets in a while: ids of entities, and which instances are to be stopped
+        # (True: Vault has said that they are).
+        self._entities: OrderedDict[str, str] = OrderedDict()
+        self._stopped: OrderedDict[str, bool] = OrderedDict()
+        self._mount = ""
+
+    # --- the port -----------------------------------------------------------------------------------
+
+    @property
+    def replica(self) -> str:
+        """Names this process; new at every start."""
+        return self._replica
+
+    @property
+    def longest_call(self) -> float:
+        """Vault's own ``max_request_duration``, or our patience where that is longer."""
+        return max(self._options.max_request_duration, self._options.timeout)
+
+    def holds(self, account: Account) -> bool:
+        """True where its token is in memory and still lives."""
+        return account.replica == self._replica and self._living(account.id) is not None
+
+    async def open(self, account: Account, ttl: float) -> str:
+        """A service token of at most `token_ttl`; the token stays here, the accessor is the answer."""
+        attestation_id = account.attestation_id
+        self._refuse_stopped(attestation_id)
+        seconds = math.ceil(min(ttl, self._options.token_ttl))
+        body: dict[str, Any] = {
+            "entity_alias": entity_alias(attestation_id),
+            "display_name": attestation_id,
+            "ttl": seconds,
+            "type": "service",
+            "renewable": True,
+            "no_default_policy": True,
+        }
+        if self._options.policies:
+            body["policies"] = list(self._options.policies)
+        asked = self._clock.now()
+        with self._flights.sending(attestation_id) as flight:
+            # Not again where its answer was lost: each try makes one more.
+            answer = await self._session.ask(
+                "POST",
+                f"auth/token/create/{self._options.token_role}",
+                body,
+                lane=Lane.GIVE,
+                again=False,
+                flight=flight,
+            )
+        if answer.says("is disabled"):
+            raise Denied(Reason.REVOKED, "the instance was stopped at the backend")
+        token, accessor = answer.auth.get("client_token"), answer.auth.get("accessor")
+        if not answer.ok or not isinstance(token, str) or not isinstance(accessor, str) or not accessor:
+            raise refused("opening an account", answer)
+        entity = answer.auth.get("entity_id")
+        if answer.auth.get("token_type") != "service" or not isinstance(entity, str) or not entity:
+            # Nobody could stop it by its instance, or take it back at all.
+            await self._session.ask("POST", "auth/token/revoke-accessor", {"accessor": accessor})
+            raise unavailable("the backend's token role makes no service tokens with an entity")
+        lives = answer.auth.get("lease_duration")
+        self._held[account.id] = Held(
+            attestation_id, token, accessor, asked + (lives if isinstance(lives, int) and lives else seconds)
+        )
+        self._know(attestation_id, entity)
+        if attestation_id in self._stopped:
+            # It was stopped while this was on its way, when there may have been no entity yet.
+            await self.freeze(attestation_id)
+        return accessor
+
+    async def freeze(self, attestation_id: str) -> None:
+        """Disable the entity: from the active node's answer on, no token of it does anything."""
+        self._remember(self._stopped, attestation_id, self._stopped.get(attestation_id, False))
+        for key in [key for key, held in self._held.items() if held.attestation_id == attestation_id]:
+            del self._held[key]
+        for _ in range(2):
+            entity = self._entities.get(attestation_id) or await self._find(attestation_id)
+            if not entity:
+                return
+            answer = await self._session.ask("POST", f"identity/entity/id/{entity}", {"disabled": True})
+            if answer.ok:
+                self._remember(self._stopped, attestation_id, True)
+                return
+            if answer.status == 403 or answer.status >= 500:
+                raise refused("stopping an instance", answer)
+            # Another entity has the alias by now: Vault was restored, or somebody tidied up.
+            self._entities.pop(attestation_id, None)
+        raise unavailable("stopping an instance: its entity keeps changing")
+
+    def quiet(self, attestation_id: str) -> bool:
+        """True where no `open`, `issue` or `renew` for it is under way."""
+        return self._flights.quiet(attestation_id)
+
+    async def close(self, account: Account) -> None:
+        """Revoke the token, and with it every lease of it.
+
+        Where the accessor was never learned nobody has the token: it was never
+        used, and ends by itself (`confirm` says when).
+        """
+        held = self._held.pop(account.id, None)
+        self._extending.pop(account.id, None)
+        if account.attestation_id in self._stopped and not await self._is_stopped(account.attestation_id):
+            await self.freeze(account.attestation_id)
+        accessor = account.accessor or (held.accessor if held is not None else "")
+        if not accessor:
+            return
+        answer = await self._session.ask("POST", "auth/token/revoke-accessor", {"accessor": accessor})
+        # An unknown accessor answers 200 with a warning, or 400: gone is gone.
+        if not answer.ok and not _unknown_accessor(answer.status, answer.says):
+            raise refused("closing an account", answer)
+
+    async def confirm(self, account: Account, now: float) -> Confirmed:
+        """Ask for the accessor; without one, for the entity."""
+        if not account.accessor:
+            return await self._confirm_unlearned(account, now)
+        answer = await self._session.ask("POST", "auth/token/lookup-accessor", {"accessor": account.accessor})
+        if answer.ok:
+            return Confirmed(Confirmation.ALIVE, "the token is there")
+        if not _unknown_accessor(answer.status, answer.says):
+            raise refused("confirming an account", answer)
+        if account.attestation_id not in self._stopped:
+            return Confirmed(Confirmation.GONE, "accessor unknown to the backend")
+        if not await self._is_stopped(account.attestation_id):
+            return Confirmed(Confirmation.ALIVE, "its entity is not disabled")
+        return Confirmed(Confirmation.GONE, "accessor unknown to the backend, entity disabled")
+
+    async def strays(self, before: float) -> Sequence[str]:
+        """Lease ids under the paths of the roles."""
+        return await self._leases.made_before(before)
+
+    async def revoke_stray(self, handle: str) -> None:
+        """By lease id."""
+        await self._leases.revoke(handle)
+
+    async def attestations(self) -> Sequence[str]:
+        """Whoever has an alias of ours and an entity that is not disabled."""
+        mount = await self._mount_accessor()
+        answer = await self._session.ask("LIST", "identity/entity-alias/id")
+        if answer.status == 404:
+            return []
+        if not answer.ok:
+            raise refused("listing instances", answer)
+        info = answer.data.get("key_info")
+        names = sorted(
+            alias["name"]
+            for alias in (info if isinstance(info, dict) else {}).values()
+            if alias.get("mount_accessor") == mount and str(alias.get("name", "")).startswith(ALIAS)
+        )
+        # What is disabled stays so: each is asked for once.
+        asked = [name for name in map(_attestation_id, names) if not self._stopped.get(name)]
+        gate = asyncio.Semaphore(ABREAST)
+
+        async def alive(attestation_id: str) -> str:
+            async with gate:
+                stopped = await self._is_stopped(attestation_id)
+            if stopped:
+                self._remember(self._stopped, attestation_id, True)
+            return "" if stopped else attestation_id
+
+        return [name for name in await asyncio.gather(*map(alive, asked)) if name]
+
+    # --- for issuing --------------------------------------------------------------------------------
+
+    async def token(self, account: Account, needed: float, ttl: float) -> Held:
+        """The account's token, extended where it would end well before `needed` (seconds, UTC) of a credential
+        that lives `ttl` seconds. Raises `Unavailable` where this process does not have it."""
+        self._refuse_stopped(account.attestation_id)
+        async with self._extending.setdefault(account.id, asyncio.Lock()):
+            held = self._living(account.id)
+            if held is None:
+                raise unavailable("the account at the backend was lost; ask again")
+            now = self._clock.now()
+            wanted = min(needed, now + self._options.token_ttl)
+            if held.until < wanted - SHORT * ttl:
+                await self._extend(account, held, math.ceil(wanted - now))
+            return held
+
+    def sending(self, attestation_id: str) -> contextlib.AbstractContextManager[Flight]:
+        """Around a call for an instance that `quiet` is to know of."""
+        return self._flights.sending(attestation_id)
+
+    def lost(self, account: Account) -> None:
+        """Vault knows its token no more."""
+        self._held.pop(account.id, None)
+        self._extending.pop(account.id, None)
+
+    async def _extend(self, account: Account, held: Held, seconds: int) -> None:
+        asked = self._clock.now()
+        with self._flights.sending(account.attestation_id) as flight:
+            answer = await self._session.ask(
+                "POST",
+                "auth/token/renew-accessor",
+                {"accessor": held.accessor, "increment": seconds},
+                lane=Lane.GIVE,
+                flight=flight,
+            )
+        if answer.ok:
+            lives = answer.auth.get("lease_duration")
+            held.until = asked + (lives if isinstance(lives, int) else 0)
+            return
+        if _unknown_accessor(answer.status, answer.says):
+            self.lost(account)
+            raise unavailable("the account at the backend has ended; ask again")
+        raise refused("extending an account", answer)
+
+    # --- parts --------------------------------------------------------------------------------------
+
+    def _living(self, account_id: str) -> Held | None:
+        held = self._held.get(account_id)
+        if held is not None and held.until <= self._clock.now():
+            del self._held[account_id]
+            self._extending.pop(account_id, None)
+            return None
+        return held
+
+    def _refuse_stopped(self, attestation_id: str) -> None:
+        if attestation_id in self._stopped:
+            raise Denied(Reason.REVOKED, "the instance was stopped at the backend")
+
+    async def _confirm_unlearned(self, account: Account, now: float) -> Confirmed:
+        found = await self._entity(account.attestation_id)
+        if found is None:
+            return Confirmed(Confirmation.GONE, "the backend never knew the instance")
+        if found.get("disabled") is True:
+            return Confirmed(
+                Confirmation.GONE, "entity disabled; a token whose accessor was never learned ends by itself"
+            )
+        until = account.opened_at + self.longest_call + self._options.token_ttl
+        if now >= until:
+            return Confirmed(
+                Confirmation.GONE, "a token whose accessor was never learned has ended by itself"
+            )
+        return Confirmed(
+            Confirmation.UNTIL_EXPIRY, "nobody has a token whose accessor was never learned", until
+        )
+
+    async def _is_stopped(self, attestation_id: str) -> bool:
+        """True where the entity is disabled, or there is none."""
+        found = await self._entity(attestation_id)
+        return found is None or found.get("disabled") is True
+
+    async def _find(self, attestation_id: str) -> str:
+        found = await self._entity(attestation_id)
+        entity = "" if found is None else str(found.get("id", ""))
+        if entity:
+            self._know(attestation_id, entity)
+        return entity
+
+    async def _entity(self, attestation_id: str) -> dict[str, Any] | None:
+        body = {
+            "alias_name": entity_alias(attestation_id),
+            "alias_mount_accessor": await self._mount_accessor(),
+        }
+        answer = await self._session.ask("POST", "identity/lookup/entity", body)
+        if not answer.ok:
+            raise refused("looking for an instance", answer)
+        return dict(answer.data) if answer.data else None
+
+    async def _mount_accessor(self) -> str:
+        """Of the token store of the namespace: aliases are under it."""
+        if not self._mount:
+            answer = await self._session.ask("GET", "sys/auth")
+            store = answer.data.get("token/")
+            accessor = store.get("accessor") if isinstance(store, dict) else None
+            if not answer.ok or not isinstance(accessor, str) or not accessor:
+                raise refused("looking for the token store", answer)
+            self._mount = accessor
+        return self._mount
+
+    def _know(self, attestation_id: str, entity: str) -> None:
+        self._remember(self._entities, attestation_id, entity)
+
+    def _remember(self, into: OrderedDict[str, Any], key: str, value: Any) -> None:
+        into[key] = value
+        into.move_to_end(key)
+        while len(into) > _REMEMBERED:
+            into.popitem(last=False)
+
+
+def entity_alias(attestation_id: str) -> str:
+    """The name by which Vault knows an instance, whoever asks."""
+    return ALIAS + attestation_id.lower()
+
+
+def _attestation_id(alias: str) -> str:
+    # Vault keeps aliases in lower case; an id is ``PREFIX-`` and lower-case letters.
+    prefix, dash, rest = alias.removeprefix(ALIAS).partition("-")
+    return prefix.upper() + dash + rest
+
+
+def _unknown_accessor(status: int, says: Any) -> bool:
+    return status in (400, 403, 404) and bool(says("invalid accessor") or says("no token found"))

@@ -1,0 +1,47 @@
+"""Handles: what a lease row keeps, so that a credential is found again by whoever has the row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+FOREVER: Final = 253_402_300_799.0
+"""9999-12-31, for what has no end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """`lease_id` is Vault's; `serial` a certificate's, below `mount`. `until` (seconds, UTC) is when a credential
+    ends that nobody can take back; 0.0 for one that can be."""
+
+    lease_id: str = ""
+    mount: str = ""
+    serial: str = ""
+    until: float = 0.0
+
+    def text(self, lease: str) -> str:
+        """As it is stored; `lease` tells handles apart where Vault has no name for the credential.
+
+        A Vault lease id has a slash before any colon; nothing else here has.
+        """
+        if not self.until:
+            return self.lease_id
+        if self.lease_id:
+            return f"until:{self.until:.0f}:lease:{self.lease_id}"
+        if self.serial:
+            return f"until:{self.until:.0f}:serial:{self.mount}:{self.serial}"
+        return f"until:{self.until:.0f}:lockstep:{lease}"
+
+
+def parse_handle(text: str) -> Handle:
+    """The handle of a lease row."""
+    parts = text.split(":", 3)
+    if parts[0] != "until" or len(parts) != 4 or not parts[1].isdigit():
+        return Handle(lease_id=text)
+    until, kind, rest = float(parts[1]), parts[2], parts[3]
+    if kind == "lease":
+        return Handle(lease_id=rest, until=until)
+    if kind == "serial":
+        mount, _, serial = rest.partition(":")
+        return Handle(mount=mount, serial=serial, until=until)
+    return Handle(until=until)
