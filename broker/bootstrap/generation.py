@@ -10,6 +10,7 @@ from broker.adapters.identity.router import IdentityRouter
 from broker.adapters.identity.spiffe import SpiffeIdentity
 from broker.adapters.limits import TokenBuckets
 from broker.adapters.manifests.directory import DirectoryManifests
+from broker.adapters.manifests.layered import LayeredManifests
 from broker.adapters.receipts import ReceiptSealer
 from broker.bootstrap.live import Generation, NoSigners
 from broker.bootstrap.plugs import BACKENDS, DETECTORS, IDENTITIES, IdentityPlug, Parts
@@ -18,6 +19,7 @@ from broker.crypto.keyfiles import load_private_key, load_public_key
 from broker.model.role import DetectorPolicy
 from broker.ports import Detector, EnvelopeVerifier, ManifestSource, RateLimiter, StateStore
 from broker.settings import ConfigurationRefused, Problem, Settings
+from broker.settings.book import Tables
 from broker.settings.problems import shown
 
 
@@ -67,6 +69,7 @@ def generation(
                 kept=state_manifests,
                 warn=parts.warn,
             )
+    manifests = {name: _on_folders(name, manifests, tables) for name in manifests}
     return Generation(
         settings=settings,
         sources=sources,
@@ -81,6 +84,19 @@ def generation(
         detector_rates=rates,
         receipts=ReceiptSealer(load_private_key(settings.server.keys.receipts)),
     )
+
+
+def _on_folders(name: str, sources: Mapping[str, ManifestSource], tables: Tables) -> ManifestSource:
+    """An application's source, with the folders of every layer below it."""
+    below: set[str] = set()
+    waiting = list(tables.manifests[name].includes)
+    while waiting:
+        layer = waiting.pop()
+        if layer not in below:
+            below.add(layer)
+            waiting.extend(tables.manifests[layer].includes)
+    folders = {layer: sources[layer] for layer in below if tables.manifests[layer].source is not None}
+    return LayeredManifests(sources[name], folders) if folders else sources[name]
 
 
 def _check_revocability(settings: Settings, backends: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from broker.adapters.manifests.directory import LOOK_EVERY, DirectoryManifests
+from broker.adapters.manifests.layered import LayeredManifests
 from broker.adapters.manifests.state import StateManifests
 from broker.crypto.dsse import DsseSealer, DsseVerifier
 from broker.model.manifest import ManifestRecord, ManifestState, parse_manifest
@@ -257,3 +258,39 @@ class TestASignedFolder:
         (tmp_path / "index.json").write_bytes(sealed(payload([unit("a")]), MANIFEST_PAYLOAD_TYPE, ALICE))
         assert await versions(stage.source) == []
         assert stage.warnings
+
+
+class TestAFolderAsALayer:
+    """The application's own manifests are in the state; the layer below it lies in a folder that no role names."""
+
+    async def test_it_is_looked_at_and_its_end_is_theirs(self, tmp_path: Path) -> None:
+        stage = in_state(tmp_path)
+        base = DirectoryManifests(
+            Application("base", ("alice",), 1, (), published=False),
+            tmp_path,
+            envelopes=DsseVerifier(KEYS),
+            state=stage.state,
+            kept=stage.source,
+            warn=stage.warnings.append,
+        )
+        source = LayeredManifests(stage.source, {"base": base})
+        await stage.publish(payload([unit("a")], includes=["base"]))
+        assert await versions(source) == []
+        stage.folder.put(payload([unit("libc")], application="base"), "base.dsse.json")
+        stage.folder.index(1, expires=NOW + 100)
+
+        (found,) = await source.alternatives("payments", NOW + LOOK_EVERY)
+
+        assert [layer.application for layer in found.layers] == ["base"]
+        assert await versions(source, NOW + 99) == [1]
+        assert await versions(source, NOW + 100) == []
+        stage.folder.index(2)
+        source.invalidate()
+        assert await versions(source, NOW + 100) == [1]
+
+    async def test_what_stands_on_no_folder_goes_on(self, tmp_path: Path) -> None:
+        stage = in_state(tmp_path)
+        base = in_folder(tmp_path).source
+        source = LayeredManifests(stage.source, {"base": base})
+        await stage.publish(payload([unit("a")]))
+        assert await versions(source) == [1]
