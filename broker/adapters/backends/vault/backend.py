@@ -74,6 +74,11 @@ class VaultBackend:
         return self._accounts
 
     @property
+    def session(self) -> VaultSession:
+        """The broker at this Vault, for plugs that need no account of it."""
+        return self._session
+
+    @property
     def trouble(self) -> str:
         """What is wrong between the broker and Vault, for operators; empty where nothing is known to be."""
         return self._session.trouble
