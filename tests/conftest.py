@@ -12,6 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.support.openbao import OpenBao
     from tests.support.postgres import Login, Postgres
+    from tests.support.postgres_ground import PostgresGround
     from tests.support.vault_ground import Ground
 
 
@@ -47,3 +48,11 @@ def database(postgres_server: Postgres) -> Iterator[Login]:
     login = postgres_server.create_database()
     yield login
     postgres_server.drop_database(login.database)
+
+
+@pytest.fixture
+def postgres_ground(postgres_server: Postgres, database: Login) -> PostgresGround:
+    """A database of this test's own with the SQL that we ship, as an administrator lays it out."""
+    from tests.support.postgres_ground import lay_out
+
+    return lay_out(postgres_server, database)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 
+from broker.adapters.cutters.options import PostgresOptions
 from tests.support.postgres import Login, Postgres
 
 SHIPPED: Final = Path(__file__).parents[2] / "deploy" / "vault" / "postgres"
@@ -98,6 +99,23 @@ def lay_out(server: Postgres, database: Login) -> PostgresGround:
         return server.login(role, server.passwords[role], database.database)
 
     return PostgresGround(server, database, known("lockstep_vault"), known("lockstep_cutter"), owner)
+
+
+def cutter_options(login: Login, folder: Path, **changes: Any) -> PostgresOptions:
+    """How the cutter comes as a login; its password goes to a file in a folder. `changes` go to the options."""
+    password = folder / f"{login.user}.password"
+    password.touch(mode=0o600)
+    password.write_text(login.password)
+    values = {
+        "host": login.host,
+        "port": login.port,
+        "database": login.database,
+        "user": login.user,
+        "password_file": str(password),
+        "ca": str(login.ca),
+        **changes,
+    }
+    return PostgresOptions(**values)
 
 
 def run(session: psycopg.Connection, script: str) -> None:

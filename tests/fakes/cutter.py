@@ -1,0 +1,65 @@
+"""FakeCutter: a target in memory whose logins and sessions end, that can be slow, down or stubborn."""
+
+from __future__ import annotations
+
+import asyncio
+
+from broker.errors import LockstepError, Unavailable
+from broker.model.account import Remains
+from lockstep.formats import Reason
+
+
+class FakeCutter:
+    """`logins` and `sessions` are what the target has, by attestation; a test fills them as a workload would."""
+
+    def __init__(self) -> None:
+        self.logins: dict[str, int] = {}
+        self.sessions: dict[str, int] = {}
+        self.calls: list[tuple[str, str]] = []
+        self.closed = False
+        self._failures: dict[str, list[LockstepError]] = {}
+        self._held: dict[str, asyncio.Event] = {}
+        self._stubborn: dict[str, int] = {}
+
+    # --- the weather --------------------------------------------------------------------------------
+
+    def fail(self, call: str, times: int = 1, error: LockstepError | None = None) -> None:
+        """The next calls of ``cut`` or ``confirm`` raise."""
+        problem = error or Unavailable(Reason.BACKEND_UNAVAILABLE, "the target does not answer")
+        self._failures.setdefault(call, []).extend([problem] * times)
+
+    def hold(self, call: str) -> asyncio.Event:
+        """Calls wait until the event that is returned is set."""
+        return self._held.setdefault(call, asyncio.Event())
+
+    def resist(self, attestation_id: str, times: int = 1) -> None:
+        """The next cuts leave a session, as one that was logging in meanwhile."""
+        self._stubborn[attestation_id] = times
+
+    async def _weather(self, call: str, attestation_id: str) -> None:
+        self.calls.append((call, attestation_id))
+        if call in self._held:
+            await self._held[call].wait()
+        if self._failures.get(call):
+            raise self._failures[call].pop(0)
+
+    # --- the port -----------------------------------------------------------------------------------
+
+    async def cut(self, attestation_id: str) -> Remains:
+        await self._weather("cut", attestation_id)
+        self.logins.pop(attestation_id, None)
+        self.sessions.pop(attestation_id, None)
+        if self._stubborn.get(attestation_id, 0) > 0:
+            self._stubborn[attestation_id] -= 1
+            self.sessions[attestation_id] = 1
+        return self._look(attestation_id)
+
+    async def confirm(self, attestation_id: str) -> Remains:
+        await self._weather("confirm", attestation_id)
+        return self._look(attestation_id)
+
+    async def close(self) -> None:
+        self.closed = True
+
+    def _look(self, attestation_id: str) -> Remains:
+        return Remains(self.logins.get(attestation_id, 0), self.sessions.get(attestation_id, 0))
