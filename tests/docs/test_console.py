@@ -41,6 +41,7 @@ def environment() -> dict[str, str]:
         # Bytecode is written as on any machine, and nothing of this machine's broker is known.
         if not name.startswith("LOCKSTEP_") and name not in ("PYTHONDONTWRITEBYTECODE", "XDG_RUNTIME_DIR")
     }
+    kept |= {"VIRTUAL_ENV": sys.prefix}  # as an activated one
     return {**kept, "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}", "LC_ALL": "C.UTF-8"}
 
 
@@ -68,7 +69,7 @@ def follow(shell: Shell, text: str, where: str) -> None:
 def do(shell: Shell, step: Step, where: str) -> None:
     code, said = shell.run(step.command, within=WITHIN)
     shown = f"{where}: $ {step.command}\n{said}"
-    assert (code != 0) == step.fails, f"{shown}\nended with {code}"
+    assert (code != 0) == step.fails, f"{shown}\nended with {code}; behind it:\n{shell.told()}"
     if step.behind:
         assert said == "", shown
         for line in step.expected:
@@ -129,6 +130,7 @@ def test_a_command_that_is_mentioned_exists(page: str, line: str) -> None:
         ("a\n…", "a\n", True),
         ("a\n…\nz", "a\nb\nc\nz\n", True),
         ("a (…)", "a (1)  \n", True),
+        ("a b", "a    b\n", True),
         ("a", "a\nb\n", False),
         ("a …", "a\n", False),
         ("", "a\n", False),

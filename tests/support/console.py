@@ -75,13 +75,17 @@ def steps(text: str) -> list[Step]:
 
 
 def matches(expected: tuple[str, ...], said: str) -> bool:
-    """``…`` stands for anything in a line, and alone on a line for any lines. Blanks at a line's end do not count."""
+    """``…`` stands for anything in a line, and alone on a line for any lines. Several blanks count as one."""
     pattern = "".join(r"(?:.*\n)*?" if line == "…" else f"{_line(line)}\n" for line in expected)
-    return re.fullmatch(pattern, "".join(f"{line.rstrip()}\n" for line in said.splitlines())) is not None
+    return re.fullmatch(pattern, "".join(f"{_blanks(line)}\n" for line in said.splitlines())) is not None
 
 
 def _line(line: str) -> str:
-    return ".*?".join(re.escape(part) for part in line.rstrip().split("…"))
+    return ".*?".join(re.escape(part) for part in _blanks(line).split("…"))
+
+
+def _blanks(line: str) -> str:
+    return re.sub(" +", " ", line.rstrip())
 
 
 class Shell:
@@ -141,7 +145,7 @@ class Shell:
         def heard() -> bool:
             lines = _ANSI.sub(b"", self._behind).decode(errors="replace").split("\n")[:-1]
             for number in range(self._seen, len(lines)):
-                if pattern.fullmatch(lines[number].rstrip()):
+                if pattern.fullmatch(_blanks(lines[number])):
                     self._seen = number + 1
                     self._note(lines[number])
                     return True
@@ -158,7 +162,7 @@ class Shell:
         while not until():
             left = deadline - time.monotonic()
             ready, _, _ = select.select([self._bash.stdout, self._master], [], [], max(0.0, left))
-            assert ready, f"not within {within:g} s: {what}\n{self._said.decode()}\n{self._told()}"
+            assert ready, f"not within {within:g} s: {what}\n{self._said.decode()}\n{self.told()}"
             if self._master in ready:
                 self._behind += os.read(self._master, 65_536)
             if self._bash.stdout in ready:
@@ -166,7 +170,8 @@ class Shell:
                 assert read, f"the shell has ended: {what}\n{self._said.decode()}"
                 self._said += read
 
-    def _told(self) -> str:
+    def told(self) -> str:
+        """Everything that the background has said, as far as it was read."""
         return _ANSI.sub(b"", self._behind).decode(errors="replace")
 
     def __enter__(self) -> Self:
