@@ -20,7 +20,7 @@ from broker.api.drain import Drain
 from broker.api.tls import CertificateError, Certificates
 from broker.bootstrap import limits as bounds
 from broker.bootstrap.doors import open_doors
-from broker.bootstrap.generation import generation
+from broker.bootstrap.generation import close_plugs, generation
 from broker.bootstrap.live import Generation, Live
 from broker.bootstrap.plugs import Parts
 from broker.bootstrap.roots import ClientRoots
@@ -53,10 +53,12 @@ class Broker:
         self._log = log
         self._clock = SystemClock()
         self._entropy = SystemEntropy()
+        self._run = f"{settings.server.cluster}/{self._entropy.token(8).hex()}"
         self._drain = Drain()
         self._stop = asyncio.Event()
         self._ended: asyncio.Queue[BaseException] = asyncio.Queue(16)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
         # What start has made, in order; stop takes it down in reverse.
         self._undo: list[Callable[[], Coroutine[Any, Any, None]]] = []
@@ -123,9 +125,8 @@ class Broker:
             generation(self._settings, self._parts(self._settings), self._state, self._manifests)
         )
         self._undo.append(self._close_sources)
-        run = f"{server.cluster}/{self._entropy.token(8).hex()}"
         audit_file = server.audit.path or server.state.path.parent / "audit.jsonl"
-        self._audit = AuditLines.append_to(audit_file, run)
+        self._audit = AuditLines.append_to(audit_file, self._run)
         self._undo.append(self._close_audit)
         # 3
         self._feed = await LocalFeed.load(self._state, self._clock, bounds.feed(server.limits))
@@ -223,7 +224,14 @@ class Broker:
     # --- parts ------------------------------------------------------------------------------------
 
     def _parts(self, settings: Settings) -> Parts:
-        return Parts(settings.server, self._ring, lambda line: self._log.warning("source", problem=line))
+        return Parts(
+            settings.server,
+            self._ring,
+            lambda line: self._log.warning("source", problem=line),
+            self._clock,
+            self._entropy,
+            self._run,
+        )
 
     async def _record_roles(self, settings: Settings) -> None:
         """Decisions name a role's version: its text is kept before the first of them."""
@@ -296,12 +304,19 @@ class Broker:
     async def _close_sources(self) -> None:
         for _, plug in self._live.generation.sources.values():
             plug.close()
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=_PATIENCE)
+        await close_plugs(self._live.generation, None)
 
     def _retire(self, last: Generation, fresh: Generation) -> None:
         kept = {id(plug) for _, plug in fresh.sources.values()}
         for _, plug in last.sources.values():
             if id(plug) not in kept:
                 plug.close()
+        # Calls that are under way end first.
+        closing = asyncio.create_task(close_plugs(last, fresh), name="close plugs")
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
 
 def _fixed(server: Server) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from broker.adapters.backends.vault import VaultBackend, swept_path
 from broker.adapters.identity.oidc import OidcIdentity
 from broker.adapters.identity.router import IdentityRouter
 from broker.adapters.identity.spiffe import SpiffeIdentity
@@ -13,14 +14,22 @@ from broker.adapters.manifests.directory import DirectoryManifests
 from broker.adapters.manifests.layered import LayeredManifests
 from broker.adapters.receipts import ReceiptSealer
 from broker.bootstrap.live import Generation, NoSigners
-from broker.bootstrap.plugs import BACKENDS, DETECTORS, IDENTITIES, IdentityPlug, Parts
+from broker.bootstrap.plugs import BACKENDS, CUTTERS, DETECTORS, IDENTITIES, IdentityPlug, Parts
 from broker.crypto.dsse import DsseVerifier
 from broker.crypto.keyfiles import load_private_key, load_public_key
 from broker.model.role import DetectorPolicy
-from broker.ports import Detector, EnvelopeVerifier, ManifestSource, RateLimiter, StateStore
+from broker.ports import (
+    CredentialBackend,
+    Detector,
+    EnvelopeVerifier,
+    ManifestSource,
+    RateLimiter,
+    StateStore,
+)
 from broker.settings import ConfigurationRefused, Problem, Settings
 from broker.settings.book import Tables
 from broker.settings.problems import shown
+from broker.settings.vault import VaultBackend as VaultTable
 
 
 def generation(
@@ -42,8 +51,21 @@ def generation(
         # A source keeps its keys and what it has verified over a reload that does not concern it.
         kept = known is not None and known[0] == table
         sources[name] = known if kept and known else (table, IDENTITIES[table.kind](name, table, parts))
-    backends = {name: BACKENDS[table.kind](name, table, parts) for name, table in tables.backends.items()}
+    # A backend keeps the accounts that it has opened, a cutter its connections.
+    backends = {
+        name: BACKENDS[table.kind](name, table, parts)
+        if last is None or last.settings.tables.backends.get(name) != table
+        else last.backends[name]
+        for name, table in tables.backends.items()
+    }
+    cutters = {
+        name: CUTTERS[cutter.kind](name, cutter, parts)
+        if last is None or last.settings.tables.cutters.get(name) != cutter
+        else last.cutters[name]
+        for name, cutter in tables.cutters.items()
+    }
     _check_revocability(settings, backends)
+    _watch_leases(settings, backends)
     detectors: dict[str, tuple[Detector, DetectorPolicy]] = {}
     rates: dict[str, RateLimiter] = {}
     for name, detector in tables.detectors.items():
@@ -79,6 +101,7 @@ def generation(
         ),
         envelopes=envelopes,
         backends=backends,
+        cutters=cutters,
         manifests=manifests,
         detectors=detectors,
         detector_rates=rates,
@@ -99,6 +122,16 @@ def _on_folders(name: str, sources: Mapping[str, ManifestSource], tables: Tables
     return LayeredManifests(sources[name], folders) if folders else sources[name]
 
 
+def _watch_leases(settings: Settings, backends: Mapping[str, CredentialBackend]) -> None:
+    """Each Vault is told below which paths leases are ours: those of its roles."""
+    for name, plug in backends.items():
+        table = settings.tables.backends[name]
+        if isinstance(plug, VaultBackend) and isinstance(table, VaultTable):
+            roles = [role for role in settings.book.roles.values() if role.backend == name]
+            paths = {swept_path(role.parameters, table.mounts) for role in roles}
+            plug.watch(paths - {""})
+
+
 def _check_revocability(settings: Settings, backends: Mapping[str, Any]) -> None:
     problems = []
     for name, role in settings.book.roles.items():
@@ -113,3 +146,14 @@ def _check_revocability(settings: Settings, backends: Mapping[str, Any]) -> None
             )
     if problems:
         raise ConfigurationRefused(problems)
+
+
+async def close_plugs(last: Generation, fresh: Generation | None) -> None:
+    """Close backends and cutters of a generation that the next has not taken over."""
+    kept = {id(plug) for plug in (*fresh.backends.values(), *fresh.cutters.values())} if fresh else set()
+    for backend in last.backends.values():
+        if isinstance(backend, VaultBackend) and id(backend) not in kept:
+            await backend.close()
+    for cutter in last.cutters.values():
+        if id(cutter) not in kept:
+            await cutter.close()

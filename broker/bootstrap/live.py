@@ -19,6 +19,7 @@ from broker.ports import (
     ManifestSource,
     RateLimiter,
     ReceiptSigner,
+    TargetCutter,
 )
 from broker.settings import Settings
 from lockstep.formats import Reason
@@ -33,6 +34,7 @@ class Generation:
     identities: IdentityVerifier
     envelopes: EnvelopeVerifier
     backends: Mapping[str, CredentialBackend]
+    cutters: Mapping[str, TargetCutter]
     manifests: Mapping[str, ManifestSource]
     detectors: Mapping[str, tuple[Detector, DetectorPolicy]]
     detector_rates: Mapping[str, RateLimiter]
@@ -136,6 +138,22 @@ class LiveBackends(Mapping[str, CredentialBackend]):
 
     def __len__(self) -> int:
         return len(self._live.generation.backends)
+
+
+class LiveCutters(Mapping[str, TargetCutter]):
+    """Cutters by name, those in force."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    def __getitem__(self, name: str) -> TargetCutter:
+        return self._live.generation.cutters[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._live.generation.cutters)
+
+    def __len__(self) -> int:
+        return len(self._live.generation.cutters)
 
 
 class LiveManifests:

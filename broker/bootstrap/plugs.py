@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from broker.adapters.backends.jwt import JwtBackend
+from broker.adapters.backends.vault import VaultBackend
 from broker.adapters.detectors.standard import StandardDetector
 from broker.adapters.identity.oidc import OidcIdentity, oidc_identity
 from broker.adapters.identity.spiffe import SpiffeIdentity
 from broker.crypto.keyfiles import read_secret
 from broker.crypto.webhooks import parse_verifying_key
-from broker.ports import CredentialBackend, Detector, TokenSigner
+from broker.ports import Clock, CredentialBackend, Detector, Entropy, TargetCutter, TokenSigner
+from broker.settings.cutters import PostgresCutter as PostgresTable
 from broker.settings.server import Server
 from broker.settings.tables import DetectorTable, OidcSource, SpiffeSource
+from broker.settings.vault import VaultBackend as VaultTable
 
 Warn = Callable[[str], None]
 IdentityPlug = OidcIdentity | SpiffeIdentity
@@ -22,11 +25,14 @@ IdentityPlug = OidcIdentity | SpiffeIdentity
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What plugs are made of, beside their own table."""
+    """What plugs are made of, beside their own table. `run` names this process, new at every start."""
 
     server: Server
     tokens: TokenSigner
     warn: Warn
+    clock: Clock
+    entropy: Entropy
+    run: str
 
 
 def _oidc(name: str, table: OidcSource, parts: Parts) -> OidcIdentity:
@@ -48,6 +54,20 @@ def _jwt(name: str, table: object, parts: Parts) -> JwtBackend:
     return JwtBackend(parts.tokens, parts.server.issuer)
 
 
+def _vault(name: str, table: VaultTable, parts: Parts) -> VaultBackend:
+    # A plug of its own name: what one of an earlier configuration has under way, the next cannot know.
+    replica = f"{parts.run}/{parts.entropy.token(4).hex()}"
+    return VaultBackend(name, table.options(), parts.clock, replica, parts.warn)
+
+
+def _postgres(name: str, table: PostgresTable, parts: Parts) -> TargetCutter:
+    try:
+        from broker.adapters.cutters.postgres import PostgresCutter
+    except ImportError:
+        raise ValueError(f'cutters.{name}: asyncpg is missing; install "lockstep-broker[postgres]"') from None
+    return PostgresCutter(table.options())
+
+
 def _standard(name: str, table: DetectorTable, parts: Parts) -> StandardDetector:
     keys = [parse_verifying_key(read_secret(path).decode("ascii", "replace")) for path in table.keys]
     return StandardDetector(name, keys, tolerance=parts.server.limits.report_age)
@@ -59,6 +79,10 @@ IDENTITIES: Final[Mapping[str, Callable[[str, Any, Parts], IdentityPlug]]] = {
 }
 BACKENDS: Final[Mapping[str, Callable[[str, Any, Parts], CredentialBackend]]] = {
     "jwt": _jwt,
+    "vault": _vault,
+}
+CUTTERS: Final[Mapping[str, Callable[[str, Any, Parts], TargetCutter]]] = {
+    "postgres": _postgres,
 }
 DETECTORS: Final[Mapping[str, Callable[[str, Any, Parts], Detector]]] = {
     "standard": _standard,

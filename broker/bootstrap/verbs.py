@@ -14,6 +14,7 @@ from broker.bootstrap import limits as bounds
 from broker.bootstrap.live import (
     Live,
     LiveBackends,
+    LiveCutters,
     LiveEnvelopes,
     LiveIdentities,
     LiveManifests,
@@ -149,7 +150,7 @@ def make_verbs(
         upkeep=Upkeep(
             clock=clock,
             backends=backends,
-            cutters={},
+            cutters=LiveCutters(live),
             state=state,
             feed=feed,
             receipts=LiveReceipts(live),

@@ -22,6 +22,7 @@ from broker.model.role import (
 from broker.settings.tables import (
     ApplicationTable,
     Backend,
+    Cutter,
     DetectorTable,
     IdentitySource,
     MatchTable,
@@ -41,6 +42,7 @@ class Tables:
     signers: dict[str, File] = field(default_factory=dict)
     manifests: dict[str, ApplicationTable] = field(default_factory=dict)
     backends: dict[str, Backend] = field(default_factory=dict)
+    cutters: dict[str, Cutter] = field(default_factory=dict)
     roles: dict[str, RoleTable] = field(default_factory=dict)
     parameters: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     detectors: dict[str, DetectorTable] = field(default_factory=dict)

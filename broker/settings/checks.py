@@ -8,6 +8,7 @@ from typing import Final
 from broker.adapters.backends.jwt import check_parameters
 from broker.crypto.keyfiles import KeyFileError, key_id, load_public_key, read_secret
 from broker.crypto.webhooks import WebhookKeyError, parse_verifying_key
+from broker.settings.backend_checks import Fault, backend_faults
 from broker.settings.book import Tables
 from broker.settings.problems import Problem, nearest
 from broker.settings.server import Server
@@ -16,9 +17,6 @@ from broker.settings.tables import JwtBackend, MatchTable, OidcSource, RoleTable
 
 RESERVED_AUDIENCES: Final = frozenset({"lockstep-gate", "lockstep-receipt", "lockstep-introspection"})
 """Audiences of tokens that the broker makes for itself and its gates."""
-
-Fault = tuple[str, str, str, str]
-"""(table, name, key below it, message)."""
 
 
 def check(source: Source, server: Server | None, tables: Tables) -> None:
@@ -30,6 +28,7 @@ def check(source: Source, server: Server | None, tables: Tables) -> None:
         *_audiences(server, tables),
         *_signers(tables),
         *_detectors(tables),
+        *backend_faults(tables, _written(source, "cutters")),
     ]
     if server is not None:
         faults += _times(server, tables)

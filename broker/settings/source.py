@@ -15,6 +15,7 @@ NAMED: Final = (
     "signers",
     "manifests",
     "backends",
+    "cutters",
     "roles",
     "detectors",
     "operators",

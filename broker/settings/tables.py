@@ -14,9 +14,11 @@ from broker.model.detection import DetectionKind
 from broker.model.evidence import Assurance
 from broker.model.revocation import SelectorKind
 from broker.model.role import Action, AfterRevocation, Beyond, Mode, OnSilence, Revocability
+from broker.settings.cutters import PostgresCutter
 from broker.settings.problems import nearest
 from broker.settings.server import Table
 from broker.settings.values import Count, File, Seconds, Subject, Text, Url
+from broker.settings.vault import VaultBackend
 
 RIGHTS = (
     *("read", "explain", "publish", "retire", "withdraw", "lift", "introspect", "revoke:*"),
@@ -154,7 +156,8 @@ class JwtBackend(Table):
     scope: Text | None = None
 
 
-Backend = JwtBackend
+Backend = JwtBackend | VaultBackend
+Cutter = PostgresCutter
 
 
 # --- roles ------------------------------------------------------------------------------------------
@@ -302,5 +305,6 @@ class KindTable(Table):
 
 
 IDENTITY_KINDS: Mapping[str, type[IdentitySource]] = {"oidc": OidcSource, "spiffe": SpiffeSource}
-BACKEND_KINDS: Mapping[str, type[Backend]] = {"jwt": JwtBackend}
+BACKEND_KINDS: Mapping[str, type[Backend]] = {"jwt": JwtBackend, "vault": VaultBackend}
+CUTTER_KINDS: Mapping[str, type[Cutter]] = {"postgres": PostgresCutter}
 DETECTOR_KINDS: Mapping[str, type[DetectorTable]] = {"standard": DetectorTable}

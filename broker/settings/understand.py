@@ -13,6 +13,7 @@ from broker.settings.server import Server, Table
 from broker.settings.source import Entry, Source
 from broker.settings.tables import (
     BACKEND_KINDS,
+    CUTTER_KINDS,
     DETECTOR_KINDS,
     IDENTITY_KINDS,
     ApplicationTable,
@@ -44,6 +45,8 @@ def tables(source: Source) -> Tables:
                 _keep(found.identity, name, _plug(source, kind, name, entry, IDENTITY_KINDS))
             case "backends":
                 _keep(found.backends, name, _plug(source, kind, name, entry, BACKEND_KINDS))
+            case "cutters":
+                _keep(found.cutters, name, _plug(source, kind, name, entry, CUTTER_KINDS))
             case "detectors":
                 _keep(found.detectors, name, _plug(source, kind, name, entry, DETECTOR_KINDS))
             case "manifests":

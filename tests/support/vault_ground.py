@@ -17,7 +17,8 @@ TOKEN_ROLE: Final = "lockstep"
 BROKER_POLICY: Final = "lockstep-broker"
 ISSUE_POLICY: Final = "lockstep-issue"
 
-USERNAME_TEMPLATE: Final = '{{ printf "ls-%s-%s" (.DisplayName | replace "token-" "" | lowercase | truncate 40) (random 12) | lowercase }}'
+USERNAME_TEMPLATE: Final = '{{ printf "ls-%s-%s" (.DisplayName | replace "token-" "") (random 8) }}'
+"""Names of logins begin with the attestation, so that a cutter finds them."""
 
 _numbers = itertools.count(1)
 

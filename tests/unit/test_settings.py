@@ -148,7 +148,7 @@ FAULTS = [
     (', subject = "dev-app"', "", "roles.dev.identity: accepts nobody"),
     ('"lift", ', '"lft", ', 'operators.dev: may: "lft" is no right; did you mean "lift"?'),
     # plugs
-    ('kind = "jwt"', 'kind = "vault"', 'backends.jwt.kind: there is no kind "vault"; known: jwt'),
+    ('kind = "jwt"', 'kind = "consul"', 'backends.jwt.kind: there is no kind "consul"; known: jwt, vault'),
     ('kind = "jwt"', 'kind = "jtw"', 'backends.jwt.kind: there is no kind "jtw"; did you mean "jwt"?'),
     ('kind = "jwt"\n', "", 'backends.jwt.kind: is missing; one of "jwt"'),
     ('kind = "spiffe"', 'kind = "spife"', 'there is no kind "spife"; did you mean "spiffe"?'),

@@ -16,6 +16,7 @@ from broker.settings import Settings, load
 from broker.settings.server import Server
 from broker.settings.tables import (
     BACKEND_KINDS,
+    CUTTER_KINDS,
     DETECTOR_KINDS,
     IDENTITY_KINDS,
     ApplicationTable,
@@ -36,6 +37,9 @@ def settings(tmp_path: Path) -> Settings:
         "/etc/lockstep/tls/tls.key": "server.key",
         "/etc/lockstep/tls/client-ca.pem": "mesh-ca.crt",
         "/etc/lockstep/tls/issuer-ca.pem": "ca.crt",
+        "/etc/lockstep/tls/vault-ca.pem": "ca.crt",
+        "/etc/lockstep/vault/client.crt": "server.crt",
+        "/etc/lockstep/vault/client.key": "server.key",
         "/run/spire/bundle.pem": "mesh-ca.crt",
         "/etc/lockstep/keys/pipeline.jwks": "identity.jwks",
     }
@@ -52,6 +56,8 @@ def settings(tmp_path: Path) -> Settings:
     for name in ("credentials-2025", "platform", "payments", "release"):
         (keys / f"{name}.pub").write_bytes(public_pem(kept_key(tmp_path / f"{name}.pem").public_key()))
     kept_secret(keys / "falco.hmac", prefix="whsec_")
+    for name in ("role-id", "secret-id", "cutter-password"):
+        kept_secret(tmp_path / "etc/lockstep/vault" / name, prefix="")
     for root in ("/etc/", "/var/", "/run/"):
         text = text.replace(f'"{root}', f'"{tmp_path}{root}')
     (tmp_path / "lockstep.toml").write_text(text)
@@ -59,7 +65,9 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def test_the_example_holds(settings: Settings) -> None:
-    assert set(settings.book.roles) == {"payments-db", "payments-mesh"}
+    assert set(settings.book.roles) == {"payments-db", "payments-mesh", "ledger-db", "ledger-tls"}
+    assert settings.book.roles["ledger-db"].parameters["cutter"] == "payments-db"
+    assert settings.book.roles["ledger-tls"].parameters["data"] == {"common_name": "ledger.acme.example"}
     assert settings.book.roles["payments-mesh"].parameters == {"audience": "orders", "scope": "orders:read"}
     assert settings.book.applications["payments"].includes == ("base-debian13",)
 
@@ -95,9 +103,18 @@ def _written(value: Any, prefix: str) -> Iterator[str]:
 def test_every_key_is_in_the_example() -> None:
     example = tomllib.loads(EXAMPLE.read_text())
     written = set(_written({key: example[key] for key in Server.model_fields}, "server"))
-    for table in ("identity", "manifests", "backends", "roles", "detectors", "operators", "resource_servers"):
+    for table in (
+        "identity",
+        "manifests",
+        "backends",
+        "cutters",
+        "roles",
+        "detectors",
+        "operators",
+        "resource_servers",
+    ):
         for name, entry in example[table].items():
-            kind = f"{table}:{entry['kind']}" if table in ("identity", "backends") else table
+            kind = f"{table}:{entry['kind']}" if table in ("identity", "backends", "cutters") else table
             written |= set(_written(entry, kind))
             assert name
     known = set(_keys(Server, "server"))
@@ -106,6 +123,8 @@ def test_every_key_is_in_the_example() -> None:
     for kind, model in BACKEND_KINDS.items():
         known |= set(_keys(model, f"backends:{kind}"))
         known |= set(_keys(model.Parameters, "roles.backend"))
+    for kind, cutter in CUTTER_KINDS.items():
+        known |= set(_keys(cutter, f"cutters:{kind}"))
     for model in DETECTOR_KINDS.values():
         known |= set(_keys(model, "detectors"))
     for name, model in {

@@ -8,6 +8,7 @@ from broker.adapters.backends.vault.login import (
     JwtLogin,
     KubernetesLogin,
     Login,
+    login_call,
 )
 from broker.adapters.backends.vault.options import VaultOptions
 
@@ -20,6 +21,7 @@ __all__ = [
     "VaultBackend",
     "VaultOptions",
     "check_parameters",
+    "login_call",
     "revocability_of",
     "swept_path",
 ]

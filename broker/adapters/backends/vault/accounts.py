@@ -235,11 +235,21 @@ class VaultAccounts:
             held = self._living(account.id)
             if held is None:
                 raise unavailable("the account at the backend was lost; ask again")
-            now = self._clock.now()
-            wanted = min(needed, now + self._options.token_ttl)
+            wanted = min(needed, self._clock.now() + self._options.token_ttl)
             if held.until < wanted - SHORT * ttl:
-                await self._extend(account, held, math.ceil(wanted - now))
+                until = await self._extend(account, wanted)
+                if until is None:
+                    raise unavailable("the account at the backend has ended; ask again")
+                held.until = until
             return held
+
+    async def extended(self, account: Account, needed: float, ttl: float) -> float | None:
+        """Until when the account lives (seconds, UTC), extended as by `token`, whichever process has its token;
+        None where it has ended."""
+        if self.holds(account):
+            return (await self.token(account, needed, ttl)).until
+        self._refuse_stopped(account.attestation_id)
+        return await self._extend(account, min(needed, self._clock.now() + self._options.token_ttl))
 
     def sending(self, attestation_id: str) -> contextlib.AbstractContextManager[Flight]:
         """Around a call for an instance that `quiet` is to know of."""
@@ -250,23 +260,24 @@ class VaultAccounts:
         self._held.pop(account.id, None)
         self._extending.pop(account.id, None)
 
-    async def _extend(self, account: Account, held: Held, seconds: int) -> None:
+    async def _extend(self, account: Account, until: float) -> float | None:
+        """Until when it lives; None where it has ended."""
         asked = self._clock.now()
+        body = {"accessor": account.accessor, "increment": max(math.ceil(until - asked), 1)}
         with self._flights.sending(account.attestation_id) as flight:
             answer = await self._session.ask(
                 "POST",
                 "auth/token/renew-accessor",
-                {"accessor": held.accessor, "increment": seconds},
+                body,
                 lane=Lane.GIVE,
                 flight=flight,
             )
         if answer.ok:
             lives = answer.auth.get("lease_duration")
-            held.until = asked + (lives if isinstance(lives, int) else 0)
-            return
+            return asked + (lives if isinstance(lives, int) else 0)
         if _unknown_accessor(answer.status, answer.says):
             self.lost(account)
-            raise unavailable("the account at the backend has ended; ask again")
+            return None
         raise refused("extending an account", answer)
 
     # --- parts --------------------------------------------------------------------------------------

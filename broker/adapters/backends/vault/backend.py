@@ -95,7 +95,8 @@ class VaultBackend:
         self._leases.watch(paths)
 
     async def close(self) -> None:
-        """Give the broker's own token back and end the workers."""
+        """Let calls under way be answered, give the broker's own token back, end the workers."""
+        await self._wire.settled(self._options.timeout)
         await self._session.close()
         self._wire.close()
 
@@ -132,8 +133,10 @@ class VaultBackend:
         handle, found = parse_handle(lease.handle), self._plan(grant)
         if found.revocability is Revocability.UNTIL_EXPIRY:
             return None
-        held = await self._accounts.token(account, lease.expires_at, grant.ttl)
-        ends = min(lease.expires_at, held.until)
+        until = await self._accounts.extended(account, lease.expires_at, grant.ttl)
+        if until is None:
+            return None
+        ends = min(lease.expires_at, until)
         if handle.lease_id:
             asked = self._clock.now()
             increment = math.ceil(lease.expires_at - asked)

@@ -88,6 +88,7 @@ class Wire:
             lane: ThreadPoolExecutor(connections, thread_name_prefix=f"vault-{lane.value}") for lane in Lane
         }
         self._waiting = dict.fromkeys(Lane, 0)
+        self._under_way: set[asyncio.Future[Answer]] = set()
         self._local = threading.local()
         self._lock = threading.Lock()
         self._sessions: list[requests.Session] = []
@@ -101,7 +102,10 @@ class Wire:
         try:
             async with asyncio.timeout(timeout):
                 future = self._lanes[call.lane].submit(self._send, address, call, timeout)
-                return await asyncio.wrap_future(future)
+                waited = asyncio.wrap_future(future)
+                self._under_way.add(waited)
+                waited.add_done_callback(self._under_way.discard)
+                return await waited
         except TimeoutError:
             # One that no worker has begun never will be.
             if future is None or future.cancelled() or future.cancel():
@@ -112,8 +116,13 @@ class Wire:
         finally:
             self._waiting[call.lane] -= 1
 
+    async def settled(self, patience: float) -> None:
+        """Wait until what is under way was answered, for at most `patience` seconds."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=patience)
+
     def close(self) -> None:
-        """Begin nothing more; what is under way ends by its own time-out, its connections with it."""
+        """Begin nothing more; what is under way ends by its own time-out."""
         for executor in self._lanes.values():
             executor.shutdown(wait=False, cancel_futures=True)
         with self._lock:

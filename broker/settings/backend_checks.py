@@ -1,0 +1,66 @@
+"""Cross checks of roles with the backends that make their secrets, and with the cutters that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from broker.adapters.backends.vault import check_parameters, login_call, revocability_of
+from broker.crypto.keyfiles import KeyFileError, read_public
+from broker.model.role import Revocability
+from broker.settings.book import Tables
+from broker.settings.problems import nearest
+from broker.settings.vault import VaultBackend
+
+Fault = tuple[str, str, str, str]
+"""(table, name, key below it, message)."""
+
+
+def backend_faults(tables: Tables, cutters: set[str]) -> Iterator[Fault]:
+    """`cutters` are the names that were written, sound or not."""
+    for name, table in tables.backends.items():
+        if isinstance(table, VaultBackend):
+            yield from _files(name, table)
+    for name, cutter in tables.cutters.items():
+        options = cutter.options()
+        try:
+            options.password()
+            options.context()
+        except KeyFileError as error:
+            yield "cutters", name, "", str(error)
+    for name, role in tables.roles.items():
+        backend = tables.backends.get(role.backend.use)
+        if not isinstance(backend, VaultBackend):
+            continue
+        parameters = tables.parameters[name]
+        try:
+            check_parameters(parameters, backend.mounts)
+            offered = revocability_of(parameters, backend.mounts)
+        except ValueError as error:
+            yield "roles", name, "backend", str(error)
+            continue
+        if offered is Revocability.NEVER and role.static != "accepted":
+            message = (
+                'nobody can take this secret back; accept that with static = "accepted", or use another path'
+            )
+            yield "roles", name, "backend.path", message
+        wanted = parameters.get("cutter")
+        if wanted is not None and wanted not in cutters:
+            message = f"there is no [cutters.{wanted}]{nearest(wanted, cutters)}"
+            yield "roles", name, "backend.cutter", message
+        if role.possession == "required":
+            message = 'secrets of a vault backend are bearer secrets; say possession = "bearer"'
+            yield "roles", name, "possession", message
+
+
+def _files(name: str, table: VaultBackend) -> Iterator[Fault]:
+    if table.ca_file is not None:
+        try:
+            read_public(table.ca_file, limit=4 * 1024 * 1024)
+        except KeyFileError as error:
+            yield "backends", name, "ca_file", str(error)
+    # A projected token may come later, and goes and comes while the broker runs.
+    if table.auth.token_file is None:
+        try:
+            login_call(table.auth.login())
+        except KeyFileError as error:
+            yield "backends", name, "auth", str(error)
