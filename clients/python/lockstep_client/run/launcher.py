@@ -160,7 +160,8 @@ class Launcher:
                 elif event.kind == "signal":
                     self._pass_on(event.number)
                 elif event.kind == "rotated":
-                    self._rotated(plan, arguments, way)
+                    if self._rotated(way) == _AGAIN:
+                        return _AGAIN
                 elif event.kind == "silent":
                     way.take_back()  # given again with the next secret
                 elif event.kind == "leave":
@@ -244,23 +245,21 @@ class Launcher:
             return EXIT_REVOKED
         return code
 
-    def _rotated(self, plan: Plan, arguments: Sequence[str], way: Handover) -> None:
+    def _rotated(self, way: Handover) -> int | None:
         if self._credential is None or self._revoked:
-            return
+            return None
         reaction = self._options.on_rotated
+        if reaction.act is Act.RESTART:
+            return _AGAIN  # another process is another instance, which proves itself
         try:
             way.give(self._credential)
         except (Revoked, Unavailable):
-            return  # its own event follows
+            return None  # its own event follows
         if reaction.act is Act.SIGNAL and self._child is not None:
             self._child.signal(reaction.signal)
         elif reaction.act is Act.COMMAND:
             self._command(reaction)
-        elif reaction.act is Act.RESTART:
-            child, self._child = self._child, None
-            if child is not None:
-                child.end()
-            self._start(plan, arguments, way)
+        return None
 
     def _taken_back(self, revocation: Revocation, way: Handover) -> int | None:
         self._revoked = True

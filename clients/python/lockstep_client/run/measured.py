@@ -61,6 +61,7 @@ class ChildMeasure:
             units=frozenset(units),
             hints=tuple(hints),
             unknown=tuple(unknown),
-            process=process_ref(pid) if pid else process_ref(),
+            # There is no process yet, and ours is not it: an instance never moves to another.
+            process=process_ref(pid) if pid else replace(process_ref(), pid=0, start_ticks=0),
             measured_at=time.time(),
         )

@@ -261,6 +261,31 @@ def test_rotation_replaces_the_file_and_signals(broker: FakeBroker, run: Run, tm
     assert first != second
 
 
+def test_a_restart_after_a_rotation_is_another_instance(broker: FakeBroker, run: Run, tmp_path: Path) -> None:
+    broker.policy.lease_ttl = broker.policy.attestation_ttl = 3.0
+    text = READ + "import os, threading; print(os.getpid(), flush=True); threading.Event().wait(60)\n"
+    program = app(tmp_path, text)
+    process = run("--role", "a-token", "--on-rotated", "restart", "--", sys.executable, program)
+    assert process.stdout is not None
+    said = [process.stdout.readline() for _ in range(4)]
+    process.terminate()
+    process.communicate(timeout=20)
+    assert said[0] != said[2]
+    pids = [int(said[1]), int(said[3])]
+    assert [broker.instances[f"A-{n}"].statements[0].subject.pid for n in (1, 2)] == pids
+
+
+def test_before_there_is_a_process_none_is_named(broker: FakeBroker, run: Run) -> None:
+    process = run("--role", "a-token", "--", "sleep", "60")
+    broker.wait_until(lambda: "Reattest" in broker.calls)
+    first, second = (item.subject for item in broker.instances["A-1"].statements[:2])
+    process.terminate()
+    process.communicate(timeout=20)
+    assert (first.pid, first.start_ticks) == (0, 0)
+    assert second.pid not in (0, process.pid)
+    assert (first.node, first.boot_id) == (second.node, second.boot_id)
+
+
 def test_signals_reach_the_program(broker: FakeBroker, run: Run, tmp_path: Path) -> None:
     text = (
         "import signal, sys\n"
