@@ -22,7 +22,7 @@ class UpkeepLimits:
     clean, up to `backoff_most`, `longest_life` of any credential, after which a cut can hit nothing, `pending`
     how long a backend's answer may still be on its way (as in `IssueLimits`), `look_again` between two looks at
     a target, `freeze_first` how long a target waits for its backend, `sweep` between two looks for what no row
-    knows."""
+    knows, `skew` how far the clocks of a backend and of this process may differ."""
 
     interval: float = 0.5
     settle: float = 8.0
@@ -33,6 +33,7 @@ class UpkeepLimits:
     look_again: float = 0.05
     freeze_first: float = 0.005
     sweep: float = 600.0
+    skew: float = 5.0
 
 
 async def open_revocations(state: StateStore) -> AsyncIterator[Revocation]:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 from broker.model.attestation import AttestationState
 from broker.ports import AccountKeeper, Clock, CredentialBackend, StateStore, Transaction
 from broker.upkeep.limits import BATCH, UpkeepLimits
-
-MARGIN: Final = 5.0
-"""Seconds that clocks of a backend and of this process may differ."""
 
 
 class Sweeping:
@@ -47,7 +43,7 @@ class Sweeping:
         if keeper is None:
             return 0
         # An answer that is still on its way is no stray: its row does not know its handle yet.
-        before = self._clock.now() - self._limits.pending - MARGIN
+        before = self._clock.now() - self._limits.pending - self._limits.skew
         found = await self._unknown(await keeper.strays(before))
         for handle in found:
             await keeper.revoke_stray(handle)
