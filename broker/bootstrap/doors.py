@@ -30,7 +30,7 @@ from broker.api.tasks import Crew
 from broker.api.tls import Certificates
 from broker.api.watching import WatchRoom
 from broker.bootstrap import limits as bounds
-from broker.bootstrap.live import Live, LiveDetectors, LiveIdentities, LiveRoles
+from broker.bootstrap.live import Live, LiveComponents, LiveDetectors, LiveIdentities, LiveRoles
 from broker.bootstrap.verbs import Verbs
 from broker.crypto.proof import RollingNonce
 from broker.ports import Clock, RevocationFeed, StateStore, TokenSigner
@@ -88,7 +88,13 @@ def open_doors(
         **TokenRoom(verbs.issuer, verbs.revoker, tokens, feed, server.issuer, limits).answers(),
         **GateRoom(gate_keys, gate_issuer(server.issuer)).answers(),
         **StatusRoom(
-            readiness, metrics, state, feed, clock, metrics_local_only=server.http.metrics == "loopback"
+            readiness,
+            metrics,
+            state,
+            feed,
+            clock,
+            metrics_local_only=server.http.metrics == "loopback",
+            components=LiveComponents(live),
         ).answers(),
     }
     listen = server.listen

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from broker.adapters.backends.vault import VaultBackend
 from broker.bootstrap.plugs import IdentityPlug
 from broker.errors import Denied
 from broker.model.identity import IdentityProof, WorkloadIdentity
@@ -138,6 +139,21 @@ class LiveBackends(Mapping[str, CredentialBackend]):
 
     def __len__(self) -> int:
         return len(self._live.generation.backends)
+
+
+class LiveComponents:
+    """How backends with an outside are, as ``/readyz`` shows it."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    def __call__(self) -> Mapping[str, str]:
+        """``ok`` or ``unavailable`` by name; what was not asked yet is ``ok``."""
+        return {
+            f"backends.{name}": "unavailable" if plug.trouble else "ok"
+            for name, plug in self._live.generation.backends.items()
+            if isinstance(plug, VaultBackend)
+        }
 
 
 class LiveCutters(Mapping[str, TargetCutter]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.responses import JSONResponse, Response
 
@@ -56,13 +56,16 @@ class StatusRoom:
         clock: Clock,
         *,
         metrics_local_only: bool,
+        components: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
+        """`components` says how parts are that callers are not turned away for, by name."""
         self._readiness = readiness
         self._metrics = metrics
         self._store = store
         self._feed = feed
         self._clock = clock
         self._local_only = metrics_local_only
+        self._components = components
         self._counted_at = float("-inf")
 
     def answers(self) -> Mapping[tuple[str, str], Answer]:
@@ -78,9 +81,13 @@ class StatusRoom:
         return JSONResponse({"status": "ok"})
 
     async def ready(self, _: Asked) -> Response:
-        """200, or 503 with the reasons."""
+        """200, or 503 with the reasons. A backend that is away is shown, and no reason: denying goes on."""
         reasons = self._readiness.reasons()
-        body = {"ready": not reasons, "reasons": [reason.value for reason in reasons]}
+        body = {
+            "ready": not reasons,
+            "reasons": [reason.value for reason in reasons],
+            "components": dict(self._components()),
+        }
         return JSONResponse(body, 503 if reasons else 200)
 
     async def scrape(self, asked: Asked) -> Response:

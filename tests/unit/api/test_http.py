@@ -417,7 +417,10 @@ async def test_without_a_gate_key_there_is_no_gate() -> None:
 async def test_ready_means_loaded_current_and_staying(tmp_path: Path) -> None:
     async with porch(tmp_path, http=True) as found:
         answer = await ask(found, "GET", "/readyz")
-        assert (answer.status, answer.json) == (200, {"ready": True, "reasons": []})
+        assert (answer.status, answer.json) == (
+            200,
+            {"ready": True, "reasons": [], "components": {}},
+        )
         found.house.clock.advance(3)
         answer = await ask(found, "GET", "/readyz")
         assert (answer.status, answer.json["reasons"]) == (503, ["state_unavailable"])
