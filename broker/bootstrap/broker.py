@@ -227,6 +227,7 @@ class Broker:
         return Parts(
             settings.server,
             self._ring,
+            self._gate,
             lambda line: self._log.warning("source", problem=line),
             self._clock,
             self._entropy,

@@ -14,7 +14,7 @@ from broker.adapters.manifests.directory import DirectoryManifests
 from broker.adapters.manifests.layered import LayeredManifests
 from broker.adapters.receipts import ReceiptSealer
 from broker.bootstrap.live import Generation, NoSigners
-from broker.bootstrap.plugs import BACKENDS, CUTTERS, DETECTORS, IDENTITIES, IdentityPlug, Parts
+from broker.bootstrap.plugs import BACKENDS, CUTTERS, DETECTORS, GATES, IDENTITIES, IdentityPlug, Parts
 from broker.crypto.dsse import DsseVerifier
 from broker.crypto.keyfiles import load_private_key, load_public_key
 from broker.model.role import DetectorPolicy
@@ -28,6 +28,7 @@ from broker.ports import (
 )
 from broker.settings import ConfigurationRefused, Problem, Settings
 from broker.settings.book import Tables
+from broker.settings.gate import GateBackend as GateTable
 from broker.settings.problems import shown
 from broker.settings.vault import VaultBackend as VaultTable
 
@@ -52,12 +53,7 @@ def generation(
         kept = known is not None and known[0] == table
         sources[name] = known if kept and known else (table, IDENTITIES[table.kind](name, table, parts))
     # A backend keeps the accounts that it has opened, a cutter its connections.
-    backends = {
-        name: BACKENDS[table.kind](name, table, parts)
-        if last is None or last.settings.tables.backends.get(name) != table
-        else last.backends[name]
-        for name, table in tables.backends.items()
-    }
+    backends = _backends(settings, parts, last)
     cutters = {
         name: CUTTERS[cutter.kind](name, cutter, parts)
         if last is None or last.settings.tables.cutters.get(name) != cutter
@@ -107,6 +103,30 @@ def generation(
         detector_rates=rates,
         receipts=ReceiptSealer(load_private_key(settings.server.keys.receipts)),
     )
+
+
+def _backends(settings: Settings, parts: Parts, last: Generation | None) -> dict[str, CredentialBackend]:
+    tables = settings.tables.backends
+    before = last.settings.tables.backends if last is not None else {}
+
+    def kept(name: str) -> CredentialBackend | None:
+        return last.backends[name] if last is not None and before.get(name) == tables[name] else None
+
+    backends: dict[str, CredentialBackend] = {}
+    for name, table in tables.items():
+        if not isinstance(table, GateTable):
+            backends[name] = kept(name) or BACKENDS[table.kind](name, table, parts)
+    for name, table in tables.items():
+        if isinstance(table, GateTable):
+            vault, below = backends[table.vault], tables[table.vault]
+            if not isinstance(vault, VaultBackend) or not isinstance(below, VaultTable):
+                raise ValueError(f"backends.{name}: {table.vault} is no Vault")
+            # It speaks through its Vault's login, and is made anew with it.
+            same = kept(table.vault) is not None
+            backends[name] = (kept(name) if same else None) or GATES[table.kind](
+                name, table, parts, vault, below.max_request_duration
+            )
+    return backends
 
 
 def _on_folders(name: str, sources: Mapping[str, ManifestSource], tables: Tables) -> ManifestSource:

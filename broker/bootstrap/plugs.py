@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from broker.adapters.backends.gate import GateBackend
 from broker.adapters.backends.jwt import JwtBackend
 from broker.adapters.backends.vault import VaultBackend
 from broker.adapters.detectors.standard import StandardDetector
@@ -15,7 +16,8 @@ from broker.crypto.keyfiles import read_secret
 from broker.crypto.webhooks import parse_verifying_key
 from broker.ports import Clock, CredentialBackend, Detector, Entropy, TargetCutter, TokenSigner
 from broker.settings.cutters import PostgresCutter as PostgresTable
-from broker.settings.server import Server
+from broker.settings.gate import GateBackend as GateTable
+from broker.settings.server import Server, gate_issuer
 from broker.settings.tables import DetectorTable, OidcSource, SpiffeSource
 from broker.settings.vault import VaultBackend as VaultTable
 
@@ -29,6 +31,7 @@ class Parts:
 
     server: Server
     tokens: TokenSigner
+    gate: TokenSigner | None
     warn: Warn
     clock: Clock
     entropy: Entropy
@@ -60,6 +63,20 @@ def _vault(name: str, table: VaultTable, parts: Parts) -> VaultBackend:
     return VaultBackend(name, table.options(), parts.clock, replica, parts.warn)
 
 
+def _gate(name: str, table: GateTable, parts: Parts, vault: VaultBackend, longest: float) -> GateBackend:
+    if parts.gate is None:
+        raise ValueError(f"backends.{name}: there is no keys.gate")
+    return GateBackend(
+        parts.gate,
+        gate_issuer(parts.server.issuer),
+        table.options(longest),
+        vault.session,
+        parts.clock,
+        parts.entropy,
+        f"{parts.run}/{parts.entropy.token(4).hex()}",
+    )
+
+
 def _postgres(name: str, table: PostgresTable, parts: Parts) -> TargetCutter:
     try:
         from broker.adapters.cutters.postgres import PostgresCutter
@@ -81,6 +98,10 @@ BACKENDS: Final[Mapping[str, Callable[[str, Any, Parts], CredentialBackend]]] = 
     "jwt": _jwt,
     "vault": _vault,
 }
+GATES: Final[Mapping[str, Callable[[str, Any, Parts, VaultBackend, float], CredentialBackend]]] = {
+    "gate": _gate,
+}
+"""Backends that stand on another one: a Vault, and its longest request in seconds."""
 CUTTERS: Final[Mapping[str, Callable[[str, Any, Parts], TargetCutter]]] = {
     "postgres": _postgres,
 }

@@ -8,18 +8,24 @@ from broker.adapters.backends.vault import check_parameters, login_call, revocab
 from broker.crypto.keyfiles import KeyFileError, read_public
 from broker.model.role import Revocability
 from broker.settings.book import Tables
+from broker.settings.gate import GateBackend
 from broker.settings.problems import nearest
+from broker.settings.tables import JwtBackend
 from broker.settings.vault import VaultBackend
 
 Fault = tuple[str, str, str, str]
 """(table, name, key below it, message)."""
 
 
-def backend_faults(tables: Tables, cutters: set[str]) -> Iterator[Fault]:
-    """`cutters` are the names that were written, sound or not."""
+def backend_faults(
+    tables: Tables, backends: set[str], cutters: set[str], *, gate_key: bool
+) -> Iterator[Fault]:
+    """`backends` and `cutters` are the names that were written, sound or not; `gate_key`: whether there is one."""
     for name, table in tables.backends.items():
         if isinstance(table, VaultBackend):
             yield from _files(name, table)
+        if isinstance(table, GateBackend):
+            yield from _gate(name, table, tables, backends, gate_key=gate_key)
     for name, cutter in tables.cutters.items():
         options = cutter.options()
         try:
@@ -29,6 +35,9 @@ def backend_faults(tables: Tables, cutters: set[str]) -> Iterator[Fault]:
             yield "cutters", name, "", str(error)
     for name, role in tables.roles.items():
         backend = tables.backends.get(role.backend.use)
+        if not isinstance(backend, JwtBackend) and backend is not None and role.possession == "required":
+            message = f'what a {backend.kind} backend gives is a bearer secret; say possession = "bearer"'
+            yield "roles", name, "possession", message
         if not isinstance(backend, VaultBackend):
             continue
         parameters = tables.parameters[name]
@@ -47,9 +56,24 @@ def backend_faults(tables: Tables, cutters: set[str]) -> Iterator[Fault]:
         if wanted is not None and wanted not in cutters:
             message = f"there is no [cutters.{wanted}]{nearest(wanted, cutters)}"
             yield "roles", name, "backend.cutter", message
-        if role.possession == "required":
-            message = 'secrets of a vault backend are bearer secrets; say possession = "bearer"'
-            yield "roles", name, "possession", message
+
+
+def _gate(
+    name: str, table: GateBackend, tables: Tables, backends: set[str], *, gate_key: bool
+) -> Iterator[Fault]:
+    vault = tables.backends.get(table.vault)
+    if table.vault not in backends:
+        message = f"there is no [backends.{table.vault}]{nearest(table.vault, backends)}"
+        yield "backends", name, "vault", message
+    elif vault is not None and not isinstance(vault, VaultBackend):
+        message = f'[backends.{table.vault}] is of kind "{vault.kind}"; name one of kind "vault"'
+        yield "backends", name, "vault", message
+    if not gate_key:
+        message = (
+            "signs with keys.gate, and there is none; "
+            "run: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out gate.pem"
+        )
+        yield "backends", name, "", message
 
 
 def _files(name: str, table: VaultBackend) -> Iterator[Fault]:

@@ -10,6 +10,7 @@ from broker.crypto.keyfiles import KeyFileError, key_id, load_public_key, read_s
 from broker.crypto.webhooks import WebhookKeyError, parse_verifying_key
 from broker.settings.backend_checks import Fault, backend_faults
 from broker.settings.book import Tables
+from broker.settings.gate import GateBackend
 from broker.settings.problems import Problem, nearest
 from broker.settings.server import Server
 from broker.settings.source import Source
@@ -28,7 +29,12 @@ def check(source: Source, server: Server | None, tables: Tables) -> None:
         *_audiences(server, tables),
         *_signers(tables),
         *_detectors(tables),
-        *backend_faults(tables, _written(source, "cutters")),
+        *backend_faults(
+            tables,
+            _written(source, "backends"),
+            _written(source, "cutters"),
+            gate_key=server is None or server.keys.gate is not None,
+        ),
     ]
     if server is not None:
         faults += _times(server, tables)
@@ -171,6 +177,7 @@ def _audiences(server: Server | None, tables: Tables) -> Iterator[Fault]:
     reserved = set(RESERVED_AUDIENCES)
     if server is not None:
         reserved |= {server.cluster, server.issuer}
+    reserved |= {table.audience for table in tables.backends.values() if isinstance(table, GateBackend)}
     reserved |= {source.audience for source in tables.identity.values() if isinstance(source, OidcSource)}
     first: dict[str, str] = {}
     for name, role in tables.roles.items():
@@ -187,7 +194,7 @@ def _audiences(server: Server | None, tables: Tables) -> Iterator[Fault]:
         except ValueError as error:
             yield "roles", name, "backend", str(error)
         if audience in reserved:
-            message = f'"{audience}" is an audience of the broker itself, or of identity tokens; take another'
+            message = f'"{audience}" is an audience of the broker itself, a gate or identity tokens; take another'
             yield "roles", name, "backend.audience", message
         if backend.audience not in (None, audience):
             message = (

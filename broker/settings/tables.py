@@ -15,6 +15,7 @@ from broker.model.evidence import Assurance
 from broker.model.revocation import SelectorKind
 from broker.model.role import Action, AfterRevocation, Beyond, Mode, OnSilence, Revocability
 from broker.settings.cutters import PostgresCutter
+from broker.settings.gate import GateBackend
 from broker.settings.problems import nearest
 from broker.settings.server import Table
 from broker.settings.values import Count, File, Seconds, Subject, Text, Url
@@ -156,7 +157,7 @@ class JwtBackend(Table):
     scope: Text | None = None
 
 
-Backend = JwtBackend | VaultBackend
+Backend = JwtBackend | VaultBackend | GateBackend
 Cutter = PostgresCutter
 
 
@@ -305,6 +306,10 @@ class KindTable(Table):
 
 
 IDENTITY_KINDS: Mapping[str, type[IdentitySource]] = {"oidc": OidcSource, "spiffe": SpiffeSource}
-BACKEND_KINDS: Mapping[str, type[Backend]] = {"jwt": JwtBackend, "vault": VaultBackend}
+BACKEND_KINDS: Mapping[str, type[Backend]] = {
+    "jwt": JwtBackend,
+    "vault": VaultBackend,
+    "gate": GateBackend,
+}
 CUTTER_KINDS: Mapping[str, type[Cutter]] = {"postgres": PostgresCutter}
 DETECTOR_KINDS: Mapping[str, type[DetectorTable]] = {"standard": DetectorTable}

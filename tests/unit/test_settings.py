@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from broker.adapters.clock import SystemClock
 from broker.crypto.keyfiles import public_pem
 from broker.dev import make
+from broker.dev.files import kept_key
 from broker.model.evidence import Assurance
 from broker.model.identity import WorkloadIdentity
 from broker.model.role import Action, Mode, Revocability
@@ -148,9 +149,13 @@ FAULTS = [
     (', subject = "dev-app"', "", "roles.dev.identity: accepts nobody"),
     ('"lift", ', '"lft", ', 'operators.dev: may: "lft" is no right; did you mean "lift"?'),
     # plugs
-    ('kind = "jwt"', 'kind = "consul"', 'backends.jwt.kind: there is no kind "consul"; known: jwt, vault'),
+    (
+        'kind = "jwt"',
+        'kind = "consul"',
+        'backends.jwt.kind: there is no kind "consul"; known: gate, jwt, vault',
+    ),
     ('kind = "jwt"', 'kind = "jtw"', 'backends.jwt.kind: there is no kind "jtw"; did you mean "jwt"?'),
-    ('kind = "jwt"\n', "", 'backends.jwt.kind: is missing; one of "jwt"'),
+    ('kind = "jwt"\n', "", 'backends.jwt.kind: is missing; one of "gate", "jwt", "vault"'),
     ('kind = "spiffe"', 'kind = "spife"', 'there is no kind "spife"; did you mean "spiffe"?'),
     ('kind = "standard"', 'kind = "falco"', 'detectors.dev.kind: there is no kind "falco"; known: standard'),
     # what is understood and not enforced
@@ -429,3 +434,47 @@ def test_a_table_that_is_none(folder: Path) -> None:
     (folder / "team.toml").write_text('signers = "x"\n')
     edit(folder, "include = []", 'include = ["team.toml"]')
     assert "team.toml: signers: is no table; write [signers.NAME]" in refusal(folder)[0]
+
+
+GATE = """
+[backends.other-vault]
+kind = "vault"
+address = "https://vault.acme.example"
+auth = { method = "kubernetes", role = "lockstep", token_file = "/run/secrets/token" }
+[backends.gate]
+kind = "gate"
+vault = "other-vault"
+mount = "lockstep"
+audience = "https://vault.acme.example"
+"""
+
+
+def test_a_gate_needs_its_key(folder: Path) -> None:
+    append(folder, GATE)
+    [line] = refusal(folder)
+    assert "backends.gate: signs with keys.gate, and there is none" in line
+
+
+def test_a_gate_with_its_key_stands_on_its_vault(folder: Path) -> None:
+    kept_key(folder / "gate.pem")
+    append(folder, GATE)
+    edit(folder, "[keys]\n", '[keys]\ngate = "gate.pem"\n')
+    load(folder / "lockstep.toml", {})
+    edit(folder, 'vault = "other-vault"', 'vault = "other-vualt"')
+    [line] = refusal(folder)
+    assert 'there is no [backends.other-vualt]; did you mean "other-vault"?' in line
+    edit(folder, 'vault = "other-vualt"', 'vault = "jwt"')
+    [line] = refusal(folder)
+    assert '[backends.jwt] is of kind "jwt"' in line
+    edit(folder, 'vault = "jwt"', 'vault = "other-vault"\nttl = "5m"')
+    [line] = refusal(folder)
+    assert "ttl must be from 10 s to 60 s" in line
+
+
+def test_no_purpose_shares_the_gates_key_or_audience(folder: Path) -> None:
+    append(folder, GATE)
+    edit(folder, "[keys]\n", '[keys]\ngate = "credentials.key"\n')
+    edit(folder, 'audience = "dev" }', 'audience = "https://vault.acme.example" }')
+    lines = refusal(folder)
+    assert any("keys.gate.active" in line and "give every purpose a key of its own" in line for line in lines)
+    assert any("backend.audience" in line and "a gate" in line for line in lines)

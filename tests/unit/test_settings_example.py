@@ -65,9 +65,16 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def test_the_example_holds(settings: Settings) -> None:
-    assert set(settings.book.roles) == {"payments-db", "payments-mesh", "ledger-db", "ledger-tls"}
+    assert set(settings.book.roles) == {
+        "payments-db",
+        "payments-mesh",
+        "ledger-db",
+        "ledger-gate",
+        "ledger-tls",
+    }
     assert settings.book.roles["ledger-db"].parameters["cutter"] == "payments-db"
     assert settings.book.roles["ledger-tls"].parameters["data"] == {"common_name": "ledger.acme.example"}
+    assert settings.book.roles["ledger-gate"].parameters == {"role": "ledger"}
     assert settings.book.roles["payments-mesh"].parameters == {"audience": "orders", "scope": "orders:read"}
     assert settings.book.applications["payments"].includes == ("base-debian13",)
 
