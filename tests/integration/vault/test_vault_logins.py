@@ -88,12 +88,15 @@ async def test_by_jwt_which_is_read_anew_at_every_login(ground: Ground, tmp_path
         return jwt.encode(claims, signer, "ES256")
 
     file = ground.secret_file("token", token("another"))
-    options = ground.options(login=JwtLogin("lockstep", file), circuit_pause=0.001)
-    async with plug(options) as backend:
+    clock = Ahead()
+    async with plug(ground.options(login=JwtLogin("lockstep", file)), clock=clock) as backend:
         with pytest.raises(Unavailable, match="cannot log in"):
             await opened(backend)
         assert "auth/jwt/login" in backend.trouble
         file.write_text(token("vault") + "\n")
+        with pytest.raises(Unavailable, match="cannot log in"):
+            await opened(backend)  # not again so soon
+        clock.ahead = 3
         await works(backend, path)
         assert backend.trouble == ""
 
