@@ -98,35 +98,10 @@ NOTHING = {"tokens": [], "leases": [], "logins": []}
 
 def settle(bao: OpenBao, postgres: Postgres, folder: Path) -> Place:
     """A place where nothing has been yet."""
-    from tests.support.postgres_ground import USERNAME_TEMPLATE
-    from tests.support.postgres_ground import lay_out as lay_out_target
-    from tests.support.vault_ground import lay_out as lay_out_vault
+    from tests.support.vault_stage import PATH, lay_out
 
-    folder.mkdir(parents=True)
-    vault = lay_out_vault(bao, folder / "vault")
-    target = lay_out_target(postgres, postgres.create_database())
-    admin = target.vault
-    vault.mount("database", "database")
-    vault.root.write(
-        "database/config/orders",
-        plugin_name="postgresql-database-plugin",
-        allowed_roles=["payments"],
-        connection_url=f"postgresql://{{{{username}}}}:{{{{password}}}}@{admin.host}:{admin.port}/{admin.database}"
-        f"?sslmode=verify-full&sslrootcert={admin.ca}",
-        username=admin.user,
-        password=admin.password,
-        username_template=USERNAME_TEMPLATE,
-    )
-    vault.root.write(
-        "database/roles/payments",
-        db_name="orders",
-        creation_statements=[target.statement("creation")],
-        revocation_statements=[target.statement("revocation")],
-        default_ttl="10m",
-        max_ttl="1h",
-    )
-    vault.allow("database/creds/payments", "read")
-    return Place(vault, target, "database/creds/payments", folder)
+    stage = lay_out(bao, postgres, folder)
+    return Place(stage.vault, stage.target, PATH, folder)
 
 
 @pytest.mark.parametrize("act", ["issue", "revoke"])

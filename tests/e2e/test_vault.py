@@ -1,0 +1,211 @@
+"""A database login from Vault dies with the code: at the broker, at Vault and at the database, on real servers."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from lockstep.v1 import credential_pb2
+from tests.support.brokers import Broker, dev_broker
+from tests.support.wire import Refused, Wire, Workload, envelope, publish
+
+if TYPE_CHECKING:
+    from tests.support.openbao import OpenBao
+    from tests.support.postgres import Postgres
+    from tests.support.vault_stage import VaultStage
+
+ROLES = """
+[manifests.app]
+signers = ["dev"]
+[roles.payments-db]
+mode = "enforce"
+identity = { from = "dev", subject = "db-*" }
+manifests = ["app"]
+backend = { use = "vault", path = "database/creds/payments", cutter = "payments-db" }
+ttl = "5m"
+after_revocation = "retry"
+[roles.without-cutter]
+mode = "enforce"
+identity = { from = "dev", subject = "db-*" }
+manifests = ["app"]
+backend = { use = "vault", path = "database/creds/payments" }
+ttl = "5m"
+after_revocation = "retry"
+"""
+
+
+@pytest.fixture(scope="module")
+def stage(
+    openbao_server: OpenBao, postgres_server: Postgres, tmp_path_factory: pytest.TempPathFactory
+) -> VaultStage:
+    from tests.support.vault_stage import lay_out
+
+    return lay_out(openbao_server, postgres_server, tmp_path_factory.mktemp("stage"))
+
+
+@pytest.fixture(scope="module")
+def broker(stage: VaultStage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    folder = tmp_path_factory.mktemp("broker")
+    roles = folder / "roles.toml"
+    roles.touch(mode=0o600)
+    roles.write_text(stage.backend() + stage.cutter() + ROLES)
+    with dev_broker(folder / "dev", roles) as running:
+        publish(running, envelope(running, "app", "lib"))
+        yield running
+
+
+@pytest.fixture
+def wire(broker: Broker) -> Iterator[Wire]:
+    with Wire(broker.address, broker.ca) as connection:
+        yield connection
+
+
+def attested(broker: Broker, wire: Wire, subject: str) -> Workload:
+    workload = Workload(wire, broker.token(subject))
+    workload.attest("app")
+    return workload
+
+
+def given(answer: credential_pb2.IssueCredentialResponse) -> tuple[str, str]:
+    fields = answer.credential.fields.values
+    return fields["username"], fields["password"]
+
+
+def receipt(broker: Broker, decision: str) -> dict[str, Any]:
+    """Of what a decision revoked, once everything is confirmed."""
+    explained = json.loads(broker.cli("explain", decision, "--json"))
+    answer = json.loads(
+        broker.cli("receipts", explained["decision"]["revocation_id"], "--wait", "30", "--json")
+    )
+    found: dict[str, Any] = json.loads(base64.b64decode(answer["payload"]))
+    return found
+
+
+def revoke(broker: Broker, workload: Workload) -> str:
+    said = json.loads(
+        broker.cli("revoke", "--attestation", workload.attestation_id, "--reason", "test", "--json")
+    )
+    return str(said["decision_id"])
+
+
+def ended(session: psycopg.Connection, within: float = 20.0) -> bool:
+    """Wait until the server has closed a session that does nothing."""
+    import select
+
+    readable, _, _ = select.select([session.fileno()], [], [], within)
+    if not readable:
+        return False
+    with contextlib.suppress(psycopg.Error):
+        session.execute("SELECT 1")
+        return False
+    return True
+
+
+@pytest.mark.parametrize("role", ["payments-db", "without-cutter"])
+def test_a_login_and_its_open_session_die_with_the_instance(
+    broker: Broker, wire: Wire, stage: VaultStage, role: str
+) -> None:
+    workload = attested(broker, wire, "db-a")
+    spared = attested(broker, wire, "db-b")
+    username, password = given(workload.issue(role))
+    with (
+        stage.session(username, password) as session,
+        stage.session(*given(spared.issue(role))) as other,
+    ):
+        assert session.execute("SELECT note FROM app.orders").fetchall() == [("first",)]
+        decision = revoke(broker, workload)
+        assert ended(session)
+        with pytest.raises(psycopg.OperationalError), stage.session(username, password):
+            pass
+        told = receipt(broker, decision)
+        assert other.execute("SELECT 1").fetchone() == (1,)
+    names = [step["name"] for step in told["steps"]]
+    for name in ("denied", "frozen", "cleaned", "drained", "closed", "gone", "confirmed"):
+        assert name in names, names
+    assert ("cut" in names) is (role == "payments-db")
+    assert [step["at"] for step in told["steps"]] == sorted(step["at"] for step in told["steps"])
+    assert told["unconfirmed"] == []
+    assert username not in [name for (name,) in roles_at(stage)]
+    with pytest.raises(Refused) as refused:
+        workload.issue(role)
+    assert refused.value.reason == "revoked"
+    spared.issue(role)
+
+
+def roles_at(stage: VaultStage) -> list[tuple[str]]:
+    with stage.target.superuser.connect() as session:
+        found: list[tuple[str]] = session.execute("SELECT rolname FROM pg_roles").fetchall()
+        return found
+
+
+def test_no_secret_is_written_anywhere(broker: Broker, wire: Wire, stage: VaultStage) -> None:
+    workload = attested(broker, wire, "db-secret")
+    username, password = given(workload.issue("payments-db"))
+    listed = broker.cli("leases", "--attestation", workload.attestation_id, "--json")
+    assert password not in listed
+    assert password not in broker.log
+    for file in broker.folder.rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            assert password.encode() not in content, file
+            assert username.encode() not in content, file
+
+
+def test_renewal_keeps_the_login(broker: Broker, wire: Wire, stage: VaultStage) -> None:
+    workload = attested(broker, wire, "db-renew")
+    issued = workload.issue("payments-db")
+    workload.reattest()
+    renewed = workload.renew(issued.lease.lease_id)
+    assert not renewed.HasField("credential")
+    assert renewed.lease.expires_at.ToSeconds() >= issued.lease.expires_at.ToSeconds()
+    with stage.session(*given(issued)) as session:
+        assert session.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_crash_of_the_broker_costs_no_login_and_forgets_none(
+    broker: Broker, wire: Wire, stage: VaultStage
+) -> None:
+    workload = attested(broker, wire, "db-crash")
+    issued = workload.issue("payments-db")
+    username, password = given(issued)
+    with stage.session(username, password) as session:
+        broker.kill()
+        broker.start()
+        assert session.execute("SELECT 1").fetchone() == (1,)
+        with Wire(broker.address, broker.ca) as again:
+            workload.wire = again
+            workload.reattest()
+            renewed = workload.renew(issued.lease.lease_id)
+            assert not renewed.HasField("credential")
+            second = given(workload.issue("payments-db"))
+            with stage.session(*second) as other:
+                began = time.monotonic()
+                revoke(broker, workload)
+                assert ended(session)
+                assert ended(other)
+                assert time.monotonic() - began < 20
+    assert {username, second[0]}.isdisjoint(name for (name,) in roles_at(stage))
+
+
+def test_given_back_it_is_gone_and_nothing_else(broker: Broker, wire: Wire, stage: VaultStage) -> None:
+    workload = attested(broker, wire, "db-back")
+    first, second = workload.issue("payments-db"), workload.issue("payments-db")
+    with stage.session(*given(first)) as session, stage.session(*given(second)) as other:
+        from lockstep_client import methods
+
+        workload.call(
+            methods.REVOKE_LEASE.path,
+            credential_pb2.RevokeLeaseRequest(
+                attestation_id=workload.attestation_id, lease_id=first.lease.lease_id
+            ),
+            credential_pb2.RevokeLeaseResponse,
+        )
+        assert ended(session)
+        assert other.execute("SELECT 1").fetchone() == (1,)
