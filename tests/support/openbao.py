@@ -25,6 +25,7 @@ PATIENCE = 30.0
 
 _STARTED = "server started!"
 _ACTIVE = "post-unseal setup complete"
+_STANDBY = "attempting leadership lock acquisition"
 
 
 def server_binary() -> str:
@@ -155,6 +156,21 @@ class OpenBao:
             self._unseal_key, self._root_token = made["keys_base64"][0], made["root_token"]
         self.unseal()
 
+    def join(self, leader: OpenBao) -> None:
+        """Start as a standby of another server's raft cluster, and wait until it is one."""
+        self.launch()
+        nobody = Bao(self.address, self.ca, "")
+        offer = {"leader_api_addr": leader.address, "leader_ca_cert": leader.ca.read_text()}
+        nobody.call("PUT", "sys/storage/raft/join", offer)
+        self._unseal_key, self._root_token = leader._unseal_key, leader._root_token
+        mark = self.mark()
+        nobody.call("PUT", "sys/unseal", {"key": self._unseal_key})
+        self.heard(_STANDBY, since=mark)
+
+    def step_down(self) -> None:
+        """Another node becomes the active one."""
+        self.root.call("PUT", "sys/step-down")
+
     def launch(self) -> None:
         """Start and wait until it listens; it is sealed."""
         config = self.folder / "server.json"
@@ -259,12 +275,13 @@ class OpenBao:
         if self._storage == "raft":
             data = self.folder / "raft"
             data.mkdir(exist_ok=True)
-            storage = {"raft": {"path": str(data), "node_id": "one", "performance_multiplier": 1}}
+            storage = {"raft": {"path": str(data), "node_id": self.folder.name, "performance_multiplier": 1}}
         config: dict[str, Any] = {
             "storage": storage,
             "listener": {
                 "tcp": {
                     "address": f"127.0.0.1:{self.port}",
+                    "cluster_address": f"127.0.0.1:{self._cluster_port}",
                     "tls_cert_file": str(self._certificate),
                     "tls_key_file": str(self._key),
                     "max_request_duration": self._duration,
