@@ -202,8 +202,9 @@ class Acting:
 async def room(tx: Transaction, policy: DetectorPolicy, now: float) -> int:
     """How many more instances a detector may revoke in its period; one is always in the cap itself."""
     used = await tx.detections.applied_instances(policy.name, now - policy.cap.period)
-    alive = await tx.attestations.count_alive()
-    return max(1, min(policy.cap.instances, int(policy.cap.share * alive))) - used
+    # A share of those that were there before it began: what it has hit is not alive any more.
+    fleet = await tx.attestations.count_alive() + used
+    return max(1, min(policy.cap.instances, int(policy.cap.share * fleet))) - used
 
 
 def _record(

@@ -38,15 +38,24 @@ class Cleaning:
         self._sweeping = sweeping
         self._on_stuck = on_stuck
         self._limits = limits
+        self._under_way: set[str] = set()
 
     async def tick(self, now: float) -> int:
-        """One batch; how many were due. Raises `Unavailable` where the state is."""
-        due = await self._state.read(lambda tx: tx.leases.due(now, BATCH))
+        """One batch; how many were due, beside those that another round works on. Raises `Unavailable` where the
+        state is."""
+        limit = BATCH + len(self._under_way)
+        found = await self._state.read(lambda tx: tx.leases.due(now, limit))
+        due = [lease for lease in found if lease.id not in self._under_way][:BATCH]
+        ids = {lease.id for lease in due}
+        self._under_way |= ids
         queues: dict[str, list[Lease]] = {}
         for lease in due:
             queues.setdefault(lease.backend, []).append(lease)
         turns = [self._turn(queue, now) for queue in queues.values()]
-        failed = [one for one in await asyncio.gather(*turns, return_exceptions=True) if one is not None]
+        try:
+            failed = [one for one in await asyncio.gather(*turns, return_exceptions=True) if one is not None]
+        finally:
+            self._under_way -= ids
         if failed:
             raise failed[0]
         return len(due)

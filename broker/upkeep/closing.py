@@ -49,18 +49,26 @@ class Closing:
         self._sweeping = sweeping
         self._on_stuck = on_stuck
         self._limits = limits
+        self._under_way: set[tuple[str, str]] = set()
 
     async def tick(self, now: float) -> int:
-        """One batch; how many accounts were due. Raises `Unavailable` where the state is."""
+        """One batch; how many instances were due, beside those that another round works on. Raises `Unavailable`
+        where the state is."""
         due = await self._state.read(lambda tx: tx.accounts.due(now, BATCH))
-        instances = sorted({(account.backend, account.attestation_id) for account in due})
-        for start in range(0, len(instances), ABREAST):
-            some = instances[start : start + ABREAST]
-            turns = (self._close(*instance, now) for instance in some)
-            failed = [one for one in await asyncio.gather(*turns, return_exceptions=True) if one is not None]
-            if failed:
-                raise failed[0]
-        return len(due)
+        all_of_them = {(account.backend, account.attestation_id) for account in due}
+        instances = sorted(all_of_them - self._under_way)
+        self._under_way.update(instances)
+        try:
+            for start in range(0, len(instances), ABREAST):
+                some = instances[start : start + ABREAST]
+                turns = (self._close(*instance, now) for instance in some)
+                results = await asyncio.gather(*turns, return_exceptions=True)
+                failed = [one for one in results if one is not None]
+                if failed:
+                    raise failed[0]
+        finally:
+            self._under_way.difference_update(instances)
+        return len(instances)
 
     async def _close(self, backend: str, attestation_id: str, now: float) -> None:
         keeper = self._cutting.keeper(backend)

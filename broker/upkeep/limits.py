@@ -31,7 +31,7 @@ class UpkeepLimits:
     longest_life: float = 86_400.0
     pending: float = 60.0
     look_again: float = 0.05
-    freeze_first: float = 0.005
+    freeze_first: float = 0.0
     sweep: float = 600.0
     skew: float = 5.0
 

@@ -27,6 +27,7 @@ from broker.upkeep.closing import Closing
 from broker.upkeep.cutting import Cutting
 from broker.upkeep.expansion import Expansion
 from broker.upkeep.limits import BATCH, UpkeepLimits
+from broker.upkeep.rounds import Rounds
 from broker.upkeep.settling import Settling
 from broker.upkeep.sweeping import Sweeping
 
@@ -68,8 +69,10 @@ class Upkeep:
         self._cleaning = Cleaning(clock, backends, state, self._cutting, self._sweeping, on_stuck, limits)
         self._closing = Closing(clock, state, self._cutting, self._sweeping, on_stuck, limits)
         self._settling = Settling(clock, state, feed, receipts, limits)
-        self._due = asyncio.Event()
         self._cleaned = asyncio.Event()
+        every = limits.interval
+        self._clean = Rounds(self._clean_once, interval=every, on_error=on_error, on_done=self._some_cleaned)
+        self._close = Rounds(self._close_once, interval=every, on_error=on_error, on_done=self._cleaned.set)
         self._prune_after = 0.0
         self._forgotten: tuple[int, ...] = ()
 
@@ -81,7 +84,8 @@ class Upkeep:
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_rows(stop), name="upkeep rows")
-            group.create_task(self._keep_clean(stop), name="upkeep backends")
+            group.create_task(self._clean.run(stop), name="upkeep leases")
+            group.create_task(self._close.run(stop), name="upkeep accounts")
             group.create_task(self._keep_swept(stop), name="upkeep strays")
             group.create_task(self._keep_cut(stop), name="upkeep cuts")
 
@@ -119,7 +123,8 @@ class Upkeep:
                     self._on_error(error)
                 # After the round, which is what makes leases due.
                 if more or spoken:
-                    self._due.set()
+                    self._clean.wake()
+                    self._close.wake()
                 if more:
                     continue
                 try:
@@ -133,19 +138,16 @@ class Upkeep:
             if watch is not None:
                 watch.close()
 
-    async def _keep_clean(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            self._due.clear()
-            cleaned = 0
-            try:
-                cleaned = await self._cleaning.tick(self._clock.now())
-                cleaned = max(cleaned, await self._closing.tick(self._clock.now()))
-            except LockstepError as error:
-                self._on_error(error)
-            if cleaned:
-                self._cleaned.set()
-            if cleaned < BATCH:
-                await _first_of(self._limits.interval, stop.wait(), self._due.wait())
+    async def _clean_once(self) -> int:
+        return await self._cleaning.tick(self._clock.now())
+
+    async def _close_once(self) -> int:
+        return await self._closing.tick(self._clock.now())
+
+    def _some_cleaned(self) -> None:
+        """What waited for leases may go on."""
+        self._cleaned.set()
+        self._close.wake()
 
     async def _keep_swept(self, stop: asyncio.Event) -> None:
         """What no row knows is looked for beside everything else: listing a backend takes its time."""

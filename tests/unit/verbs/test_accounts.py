@@ -11,6 +11,7 @@ import pytest
 from broker.errors import Denied, LockstepError, Unavailable
 from broker.model.account import Account, AccountState
 from broker.model.attestation import AttestationState
+from broker.model.credential import LeaseState
 from broker.model.revocation import SelectorKind
 from broker.model.role import Revocability
 from broker.upkeep import STUCK_AFTER
@@ -255,10 +256,19 @@ class TestRevocation:
         stop = asyncio.Event()
         running = asyncio.create_task(house.upkeep.run(stop))
         name = await revoke(house, workload)
-        await house.until(lambda: house.settled(name))
+
+        async def cleaned() -> bool:
+            return (await house.lease(answer.lease.id)).state is LeaseState.REVOKED
+
+        await house.until(cleaned)
         stop.set()
         await asyncio.wait_for(running, 5)
+        assert vault.calls.index("freeze") < vault.calls.index("revoke")
+        assert vault.target.calls
+        for _ in range(3):
+            await house.tick(1)
         assert nothing_left(vault)
+        assert await house.settled(name)
 
     async def test_a_lease_given_back_stops_nothing_else(self) -> None:
         house, vault = await opened()

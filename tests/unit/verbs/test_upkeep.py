@@ -567,6 +567,37 @@ class TestLoop:
         stop.set()
         await asyncio.wait_for(running, 4)
 
+    async def test_a_backend_that_hangs_keeps_no_other_instance_waiting(self) -> None:
+        parameters: dict[str, object] = {}
+        house = await House.open(
+            role("db", backend="db", revocability=Revocability.AT_TARGET, parameters=parameters),
+            role("other", backend="other", revocability=Revocability.AT_TARGET, parameters=parameters),
+        )
+        other = house.backends["other"] = MeddlingBackend(Revocability.AT_TARGET, outside=True)
+        house.upkeep_limits = replace(house.upkeep_limits, interval=0.01)
+        await house.start()
+        hangs, goes_on = await house.attested(), await house.attested()
+        slow, quick = await hangs.issue("db"), await goes_on.issue("other")
+        gate = house.db.hold("revoke")
+        stop = asyncio.Event()
+        running = asyncio.create_task(house.upkeep.run(stop))
+        await house.revoke(SelectorKind.ATTESTATION, hangs.id)
+
+        async def begun() -> bool:
+            return await state(house, slow) is LeaseState.REVOKING
+
+        async def cleaned() -> bool:
+            return await state(house, quick) is LeaseState.REVOKED
+
+        await house.until(begun)
+        await house.revoke(SelectorKind.ATTESTATION, goes_on.id)
+        await house.until(cleaned)
+        assert await begun()
+        assert other.living == {}
+        gate.set()
+        stop.set()
+        await asyncio.wait_for(running, 4)
+
     @pytest.mark.parametrize("limits", [FeedLimits(queue=1), FeedLimits(subscribers=0)])
     async def test_a_queue_that_overflows_or_cannot_be_had_is_only_a_reason_to_look(
         self, limits: FeedLimits
