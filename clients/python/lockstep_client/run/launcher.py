@@ -194,9 +194,13 @@ class Launcher:
         persist(lambda: wait_for(connection.credential(role)), wait)
         self._credential = credential = LiveCredential(connection, role)
         credential.on_rotated(lambda: self._events.put(Event("rotated")))
+        self._say_granted(attestation, credential)  # before the program has it, and speaks itself
         way.give(credential)
         links.approve(measure.appraised())
         links.go()
+
+    def _say_granted(self, attestation: Attestation, credential: LiveCredential) -> None:
+        role = credential.role
         standing = attestation.roles.get(role)
         decision = standing.decision if standing is not None else attestation.decision
         if standing is not None and standing.findings:
