@@ -81,7 +81,9 @@ def matches(expected: tuple[str, ...], said: str) -> bool:
 
 
 def _line(line: str) -> str:
-    return ".*?".join(re.escape(part) for part in _blanks(line).split("…"))
+    # Between words it may stand for no word at all.
+    parts = [".*?".join(map(re.escape, part.split("…"))) for part in _blanks(line).split(" … ")]
+    return "( .*?)? ".join(parts)
 
 
 def _blanks(line: str) -> str:
