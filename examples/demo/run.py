@@ -6,58 +6,21 @@
 from __future__ import annotations
 
 import argparse
-import base64
-import datetime as dt
-import hashlib
 import json
-import socket
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cast import HERE, Actor, StageError, acting, beside, plugin_market, run
-from report import post_report
 from rich.console import Console
-from rich.table import Table
+from telling import Story, approve, moments, receipt_of, signed, since, webhook
 
-ROOT = HERE.parent.parent
 TOLD_WITHIN = 8.0
 """Seconds: the bound of the protocol, D + W."""
-OWN_CODE = ("clients/python/lockstep_client", "protos/lockstep")
-
-
-@dataclass(slots=True)
-class Story:
-    """What happened when; times in seconds since the epoch, UTC."""
-
-    console: Console
-    moments: list[tuple[float, str, str, str]] = field(default_factory=list)
-
-    def chapter(self, text: str) -> None:
-        """A heading."""
-        self.console.print(f"\n[bold]{text}[/]")
-
-    def say(self, text: str) -> None:
-        """A line under it."""
-        self.console.print(f"  {text}", highlight=False)
-
-    def note(self, at: float, who: str, what: str, style: str = "") -> None:
-        """A moment of the timeline."""
-        self.moments.append((at, who, what, style))
-
-    def timeline(self, zero: float) -> None:
-        """Print the moments since `zero`, in order, and begin anew."""
-        table = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
-        table.add_column(justify="right")
-        table.add_column()
-        table.add_column()
-        for at, who, what, style in sorted(self.moments):
-            table.add_row(f"{(at - zero) * 1000:+9.1f} ms", who, f"[{style}]{what}[/]" if style else what)
-        self.console.print(table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +61,8 @@ def play(story: Story, folder: Path, record: dict[str, Any]) -> None:
     with acting("broker", [*dev, "--with", str(HERE / "roles.toml")], {}) as broker:
         ready = broker.hear()
         env: dict[str, str] = ready["env"]
-        story.say(f"gRPC on {ready['address']}, HTTP door {ready['http_url']}, ready in {_since(started)}")
-        approve(story, folder, env)
+        story.say(f"gRPC on {ready['address']}, HTTP door {ready['http_url']}, ready in {since(started)}")
+        approve(story, folder, env, "shop", HERE / "shop")
         with (
             plugin_market() as market,
             acting("orders", [sys.executable, str(HERE / "orders.py")], env) as orders,
@@ -110,26 +73,7 @@ def play(story: Story, folder: Path, record: dict[str, Any]) -> None:
             lift(stage, first)
             act_two(stage)
     story.chapter("Done")
-    story.say(f"{_since(started)} in all; every process has ended, and the folder is gone")
-
-
-def approve(story: Story, folder: Path, env: Mapping[str, str]) -> None:
-    """Build, sign and publish the manifest of the shop: what may run."""
-    story.chapter("What the shop may run: built, signed, published")
-    built, signed = folder / "shop.json", folder / "shop.dsse.json"
-    apps = [item for path in OWN_CODE for item in ("--app", str(ROOT / path))]
-    lockstep = beside("lockstep")
-    begun = time.monotonic()
-    run(
-        [lockstep, "manifest", "build", "--application", "shop", "--environment", str(Path(sys.prefix)),
-         "--app", str(HERE / "shop"), *apps, "--compile", "--output", str(built)],
-        env,
-    )  # fmt: skip
-    units = len(json.loads(built.read_bytes())["predicate"]["units"])
-    story.say(f"$ lockstep manifest build --application shop …   {units:,} units in {_since(begun)}")
-    run([lockstep, "manifest", "sign", str(built), "--output", str(signed)], env)
-    run([lockstep, "manifest", "publish", str(signed)], env)
-    story.say("$ lockstep manifest sign; lockstep manifest publish   shop@1 in force, signed by dev")
+    story.say(f"{since(started)} in all; every process has ended, and the folder is gone")
 
 
 def act_one(stage: Set) -> str:
@@ -137,7 +81,7 @@ def act_one(stage: Set) -> str:
     story = stage.story
     story.chapter("The shop attests, gets a credential, and sells")
     with _shop(stage) as shop:
-        ready = _ready(story, shop)
+        _ready(story, shop)
         _order(stage, shop)
         story.chapter("It fetches a plugin over HTTP and imports it")
         zero = time.time()
@@ -146,13 +90,13 @@ def act_one(stage: Set) -> str:
         revoked = shop.hear("revoked")
         story.note(revoked["at"], "shop", f"told: {revoked['reason']}; secrets dropped", "yellow")
         shop.hear("imported", "no-credential")
-        answer = _webhook(stage, shop.pid, ready)
+        answer = webhook(stage.env, shop.pid)
         story.note(time.time(), "webhook", f"the same, from outside: {answer}")
         _after(stage, shop)
-        receipt = _receipt(stage, revoked["decision"], zero)
+        receipt = receipt_of(story, stage.env, revoked["decision"])
         story.timeline(zero)
-        story.say(_signed(receipt))
-        stage.record["act_one"] = {"receipt": receipt, "moments": _moments(story, zero)}
+        story.say(signed(receipt))
+        stage.record["act_one"] = {"receipt": receipt, "moments": moments(story, zero)}
         story.moments.clear()
         shop.tell("quit")
         shop.wait()
@@ -178,21 +122,21 @@ def act_two(stage: Set) -> None:
     story = stage.story
     story.chapter("Once more with the SDK's hook off: a detector's webhook is enough")
     with _shop(stage, LOCKSTEP_GUARD="off") as shop:
-        ready = _ready(story, shop)
+        _ready(story, shop)
         _order(stage, shop)
         shop.tell("plugin", stage.market)
         shop.hear("imported")
         zero = time.time()
-        answer = _webhook(stage, shop.pid, ready)
+        answer = webhook(stage.env, shop.pid)
         story.note(zero, "webhook", "sent")
         story.note(time.time(), "webhook", f"answered: {answer}")
         revoked = shop.hear("revoked")
         story.note(revoked["at"], "shop", f"told: {revoked['reason']}; secrets dropped", "yellow")
         _after(stage, shop)
-        receipt = _receipt(stage, revoked["decision"], zero)
+        receipt = receipt_of(story, stage.env, revoked["decision"])
         story.timeline(zero)
-        story.say(_signed(receipt))
-        stage.record["act_two"] = {"receipt": receipt, "moments": _moments(story, zero)}
+        story.say(signed(receipt))
+        stage.record["act_two"] = {"receipt": receipt, "moments": moments(story, zero)}
         story.moments.clear()
         shop.tell("quit")
         shop.wait()
@@ -241,47 +185,6 @@ def _after(stage: Set, shop: Actor) -> None:
     stage.story.note(
         checked["at"], "orders", f"refuses the plugin's copy: {checked['status']} {checked['why']}", "red"
     )
-
-
-def _webhook(stage: Set, pid: int, ready: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256((HERE / "market" / "plugin.py").read_bytes()).hexdigest()
-    answer = post_report(stage.env, pid=pid, digest=digest, path="plugin.py", node=socket.gethostname())
-    found = answer["reports"][0]
-    return f"{found['state']}, {found['reason']}"
-
-
-def _receipt(stage: Set, decision: str, zero: float) -> dict[str, Any]:
-    """Wait for the signed receipt, and put its steps on the timeline."""
-    lockstep = beside("lockstep")
-    explained = json.loads(run([lockstep, "explain", decision, "--json"], stage.env))
-    revocation = explained["decision"]["revocation_id"]
-    answer = json.loads(run([lockstep, "receipts", revocation, "--wait", "20", "--json"], stage.env))
-    receipt: dict[str, Any] = json.loads(base64.b64decode(answer["payload"]))
-    receipt["signed_by"] = answer["signatures"][0]["keyid"]
-    for step in receipt["steps"]:
-        at = dt.datetime.fromisoformat(step["at"]).timestamp()
-        style = "bold red" if step["name"] == "denied" else "green" if step["name"] == "confirmed" else ""
-        stage.story.note(at, "broker", f"{step['name']}: {step['detail']}", style)
-    return receipt
-
-
-def _signed(receipt: Mapping[str, Any]) -> str:
-    open_ends = len(receipt["unconfirmed"])
-    return (
-        f"receipt {receipt['revocation']} signed by {receipt['signed_by'][:16]}…: {receipt['leases']} leases ended, "
-        f"{open_ends} unconfirmed"
-    )
-
-
-def _moments(story: Story, zero: float) -> list[dict[str, Any]]:
-    return [
-        {"ms": round((at - zero) * 1000, 3), "who": who, "what": what}
-        for at, who, what, _ in sorted(story.moments)
-    ]
-
-
-def _since(begun: float) -> str:
-    return f"{time.monotonic() - begun:.1f} s"
 
 
 if __name__ == "__main__":
