@@ -50,7 +50,7 @@ class TestAnAccount:
             assert first.accessor != second.accessor
             # Either stops both.
             await other.accounts.freeze("A-1")
-            with pytest.raises(Unavailable):
+            with pytest.raises(Denied):
                 await one.issue(grant(one, first, path))
             assert not one.accounts.holds(first)
             with pytest.raises(Denied):
@@ -95,6 +95,16 @@ class TestAnAccount:
             with pytest.raises(Unavailable):
                 await opened(backend)
             assert backend.accounts.quiet("A-1")
+
+    async def test_a_token_role_that_gives_the_brokers_own_rights_away_is_refused(
+        self, ground: Ground
+    ) -> None:
+        ground.root.write("auth/token/roles/lockstep", allowed_policies=[])
+        async with plug(ground.options()) as backend:
+            with pytest.raises(Unavailable, match="own policies"):
+                await opened(backend)
+            # What was made is gone again: the broker's own token is the only one.
+            assert ground.tokens() == 1
 
 
 class TestStopping:

@@ -147,7 +147,19 @@ async def test_a_lost_right_is_said_and_nothing_else_breaks(ground: Ground) -> N
         assert backend.trouble == ""
 
 
-async def test_an_account_that_lost_its_right_is_dropped(ground: Ground) -> None:
+async def test_an_account_that_vault_dropped_is_not_held_any_more(ground: Ground) -> None:
+    path = key_value(ground)
+    async with plug(ground.options()) as backend:
+        held = await opened(backend)
+        ground.root.write("auth/token/revoke-accessor", accessor=held.accessor)
+        assert backend.accounts.holds(held)
+        with pytest.raises(Unavailable, match="was lost"):
+            await backend.issue(grant(backend, held, path))
+        assert not backend.accounts.holds(held)
+        assert (await backend.issue(grant(backend, await opened(backend, account(2)), path))).handle
+
+
+async def test_accounts_without_the_right_are_kept(ground: Ground) -> None:
     path = key_value(ground)
     async with plug(ground.options()) as backend:
         held = await opened(backend)
@@ -155,7 +167,7 @@ async def test_an_account_that_lost_its_right_is_dropped(ground: Ground) -> None
         ground.allow("kv/data/other", "read")
         with pytest.raises(Unavailable, match="may not use"):
             await backend.issue(grant(backend, held, path))
-        assert not backend.accounts.holds(held)
+        assert backend.accounts.holds(held)
         assert backend.warned == [f"backend vault: its service tokens may not use {path}"]
 
 

@@ -15,7 +15,7 @@ from broker.adapters.backends.vault.flights import Flight, Flights
 from broker.adapters.backends.vault.leases import VaultLeases
 from broker.adapters.backends.vault.options import VaultOptions
 from broker.adapters.backends.vault.session import VaultSession
-from broker.adapters.backends.vault.wire import Lane
+from broker.adapters.backends.vault.wire import Answer, Lane
 from broker.errors import Denied
 from broker.model.account import Account
 from broker.model.credential import Confirmation, Confirmed
@@ -120,10 +120,10 @@ class VaultAccounts:
         if not answer.ok or not isinstance(token, str) or not isinstance(accessor, str) or not accessor:
             raise refused("opening an account", answer)
         entity = answer.auth.get("entity_id")
-        if answer.auth.get("token_type") != "service" or not isinstance(entity, str) or not entity:
-            # Nobody could stop it by its instance, or take it back at all.
+        fault = await self._fault(answer)
+        if fault or not isinstance(entity, str):
             await self._session.ask("POST", "auth/token/revoke-accessor", {"accessor": accessor})
-            raise unavailable("the backend's token role makes no service tokens with an entity")
+            raise unavailable(f"the backend's token role {fault}")
         lives = answer.auth.get("lease_duration")
         self._held[account.id] = Held(
             attestation_id, token, accessor, asked + (lives if isinstance(lives, int) and lives else seconds)
@@ -172,7 +172,7 @@ class VaultAccounts:
             return
         answer = await self._session.ask("POST", "auth/token/revoke-accessor", {"accessor": accessor})
         # An unknown accessor answers 200 with a warning, or 400: gone is gone.
-        if not answer.ok and not _unknown_accessor(answer.status, answer.says):
+        if not answer.ok and not _unknown_accessor(answer):
             raise refused("closing an account", answer)
 
     async def confirm(self, account: Account, now: float) -> Confirmed:
@@ -182,7 +182,7 @@ class VaultAccounts:
         answer = await self._session.ask("POST", "auth/token/lookup-accessor", {"accessor": account.accessor})
         if answer.ok:
             return Confirmed(Confirmation.ALIVE, "the token is there")
-        if not _unknown_accessor(answer.status, answer.says):
+        if not _unknown_accessor(answer):
             raise refused("confirming an account", answer)
         if account.attestation_id not in self._stopped:
             return Confirmed(Confirmation.GONE, "accessor unknown to the backend")
@@ -255,8 +255,18 @@ class VaultAccounts:
         """Around a call for an instance that `quiet` is to know of."""
         return self._flights.sending(attestation_id)
 
-    def lost(self, account: Account) -> None:
-        """Vault knows its token no more."""
+    async def refused(self, account: Account) -> None:
+        """Vault refused its token. Raises `Unavailable` where it is gone, `Denied` where the instance was stopped
+        (both are forgotten here); returns where neither is so and a right is missing."""
+        answer = await self._session.ask("POST", "auth/token/lookup-accessor", {"accessor": account.accessor})
+        if _unknown_accessor(answer):
+            self._lost(account)
+            raise unavailable("the account at the backend was lost; ask again")
+        if await self._is_stopped(account.attestation_id):
+            self._lost(account)
+            raise Denied(Reason.REVOKED, "the instance was stopped at the backend")
+
+    def _lost(self, account: Account) -> None:
         self._held.pop(account.id, None)
         self._extending.pop(account.id, None)
 
@@ -275,8 +285,8 @@ class VaultAccounts:
         if answer.ok:
             lives = answer.auth.get("lease_duration")
             return asked + (lives if isinstance(lives, int) else 0)
-        if _unknown_accessor(answer.status, answer.says):
-            self.lost(account)
+        if _unknown_accessor(answer):
+            self._lost(account)
             return None
         raise refused("extending an account", answer)
 
@@ -289,6 +299,18 @@ class VaultAccounts:
             self._extending.pop(account_id, None)
             return None
         return held
+
+    async def _fault(self, answer: Answer) -> str:
+        """What is wrong with a service token that was just made."""
+        if answer.auth.get("token_type") != "service" or not answer.auth.get("entity_id"):
+            # Nobody could stop it by its instance, or take it back at all.
+            return "makes no service tokens with an entity"
+        # Without allowed policies Vault gives a token those of whoever makes it.
+        policies = answer.auth.get("policies")
+        given = set(policies) if isinstance(policies, list) else set()
+        if given & ((await self._session.policies() - {"default"}) | {"root"}):
+            return "gives the broker's own policies away"
+        return ""
 
     def _refuse_stopped(self, attestation_id: str) -> None:
         if attestation_id in self._stopped:
@@ -365,5 +387,6 @@ def _attestation_id(alias: str) -> str:
     return prefix.upper() + dash + rest
 
 
-def _unknown_accessor(status: int, says: Any) -> bool:
-    return status in (400, 403, 404) and bool(says("invalid accessor") or says("no token found"))
+def _unknown_accessor(answer: Answer) -> bool:
+    known = answer.says("invalid accessor") or answer.says("no token found")
+    return answer.status in (400, 403, 404) and known

@@ -117,9 +117,9 @@ class VaultBackend:
                 flight=flight,
             )
         if answer.status == 403:
-            self._accounts.lost(account)
+            await self._accounts.refused(account)
             self._warn(f"backend {self._name}: its service tokens may not use {found.path}")
-            raise unavailable("the account at the backend may not use the role's path; ask again")
+            raise unavailable("accounts at the backend may not use the role's path")
         if not answer.ok:
             self._warn(f"backend {self._name}: {found.path} answered {answer.status}")
             raise refused("making a secret", answer)

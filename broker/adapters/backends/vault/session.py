@@ -22,6 +22,9 @@ from broker.ports import Clock
 
 TRIES: Final = 3
 """Of one act."""
+PARTING: Final = 2.0
+"""Seconds for giving the broker's own token back."""
+_TOLD: Final = 256
 _REDIRECT: Final = 307
 _NOT_DONE: Final = frozenset({412, 472, 473, 501, 503})
 """The node is sealed, a standby, or behind: it has not begun."""
@@ -42,6 +45,7 @@ class _Own:
     """The broker's own token; times are seconds of CLOCK_BOOTTIME."""
 
     token: str = field(repr=False)
+    policies: frozenset[str]
     ttl: float
     renewable: bool
     renew_at: float
@@ -66,6 +70,7 @@ class VaultSession:
         self._no_login_before = float("-inf")
         self._trouble = ""
         self._login_trouble = ""
+        self._told: set[str] = set()
 
     @property
     def trouble(self) -> str:
@@ -91,8 +96,12 @@ class VaultSession:
             own = await self._login(instead_of=own)
             answer = await self.send(replace(call, token=own.token), again=again, flight=flight)
         if answer.status == 403 and answer.says("permission denied"):
-            self._warn(f"backend {self._name}: its login may not {method} {path.partition('?')[0]}")
+            self._tell(f"its login may not {method} {path.partition('?')[0]}")
         return answer
+
+    async def policies(self) -> frozenset[str]:
+        """Those of the broker's own token."""
+        return (await self._login()).policies
 
     async def send(self, call: Call, *, again: bool, flight: Flight | None = None) -> Answer:
         """With whatever token the call has; otherwise as `ask`."""
@@ -123,8 +132,9 @@ class VaultSession:
         own, self._own = self._own, None
         if own is not None and not self._circuit.open:
             try:
-                await self.send(Call("POST", "auth/token/revoke-self", {}, own.token), again=False)
-            except Unavailable:
+                async with asyncio.timeout(PARTING):
+                    await self.send(Call("POST", "auth/token/revoke-self", {}, own.token), again=False)
+            except (Unavailable, TimeoutError):
                 return  # it ends by itself
 
     # --- one exchange -------------------------------------------------------------------------------
@@ -172,6 +182,12 @@ class VaultSession:
             self._warn(f"backend {self._name}: {why}")
         self._trouble = why
         return unavailable("the backend does not answer")
+
+    def _tell(self, line: str) -> None:
+        """Once, however often it happens."""
+        if line not in self._told and len(self._told) < _TOLD:
+            self._told.add(line)
+            self._warn(f"backend {self._name}: {line}")
 
     # --- the broker's own token ---------------------------------------------------------------------
 
@@ -229,7 +245,7 @@ class VaultSession:
         if not answer.ok:
             return None
         renewed = _own(own.token, answer, now)
-        return replace(renewed, ttl=own.ttl) if renewed.ttl >= own.ttl / 2 else None
+        return replace(renewed, ttl=own.ttl, policies=own.policies) if renewed.ttl >= own.ttl / 2 else None
 
     async def _lives(self, own: _Own) -> bool:
         """False where the token itself is gone, rather than a right of it missing."""
@@ -242,4 +258,6 @@ def _own(token: str, answer: Answer, asked: float) -> _Own:
     if not isinstance(ttl, int | float) or ttl < 0:
         raise refused("login", answer)
     lives = float(ttl) or float("inf")
-    return _Own(token, lives, bool(answer.auth.get("renewable")), asked + lives * 2 / 3, asked + lives)
+    policies = answer.auth.get("policies")
+    named = frozenset(map(str, policies)) if isinstance(policies, list) else frozenset()
+    return _Own(token, named, lives, bool(answer.auth.get("renewable")), asked + lives * 2 / 3, asked + lives)

@@ -101,7 +101,7 @@ class Wire:
         future: Future[Answer] | None = None
         try:
             async with asyncio.timeout(timeout):
-                future = self._lanes[call.lane].submit(self._send, address, call, timeout)
+                future = self._submit(address, call, timeout)
                 waited = asyncio.wrap_future(future)
                 self._under_way.add(waited)
                 waited.add_done_callback(self._under_way.discard)
@@ -111,10 +111,14 @@ class Wire:
             if future is None or future.cancelled() or future.cancel():
                 raise NotSent("no worker was free") from None
             raise Lost("no answer in time") from None
-        except RuntimeError:
-            raise NotSent("closed") from None
         finally:
             self._waiting[call.lane] -= 1
+
+    def _submit(self, address: str, call: Call, timeout: float) -> Future[Answer]:
+        try:
+            return self._lanes[call.lane].submit(self._send, address, call, timeout)
+        except RuntimeError:
+            raise NotSent("closed") from None
 
     async def settled(self, patience: float) -> None:
         """Wait until what is under way was answered, for at most `patience` seconds."""
