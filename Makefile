@@ -35,6 +35,10 @@ setup: $(VENV)/.ready ## an environment in .venv, from the lock (PYTHON=... to c
 demo: setup ## the story in one terminal: prove, lease, tamper, revoked
 	@$(BIN)/python examples/demo/run.py
 
+.PHONY: demo-vault
+demo-vault: setup ## the same with a database login from a real OpenBao: an open session is cut
+	@$(BIN)/python examples/demo/vault.py
+
 .PHONY: test
 test: setup lint types contracts protos-check ## everything that must hold before a change lands
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
