@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.adapters.clock import SystemClock
 from broker.adapters.detectors.standard import StandardDetector
+from broker.api.metrics import Metrics
 from broker.crypto.keyfiles import public_pem
 from broker.crypto.webhooks import HmacKey, signed_headers
 from broker.dev import make
@@ -67,3 +68,13 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_every_reason_code_is_explained() -> None:
     page = (ROOT / "docs" / "errors.md").read_text()
     assert re.findall(r"^\| `([a-z_]+)` \|", page, re.M) == [reason.value for reason in Reason]
+
+
+def test_metrics_that_are_named_are_there() -> None:
+    shown = set(re.findall(r"\blockstep_[a-z_]+", (ROOT / "docs" / "operations.md").read_text()))
+    shown -= {"lockstep_client"}
+    families = list(Metrics().registry.collect())
+    suffixes = {"counter": "_total", "histogram": "_bucket", "gauge": ""}
+    known = {name for item in families for name in (item.name, item.name + suffixes[item.type])}
+    assert shown <= known
+    assert len(shown) > 5
