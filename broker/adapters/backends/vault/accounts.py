@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from broker.adapters.backends.vault.entities import VaultEntities, entity_alias
 from broker.adapters.backends.vault.errors import refused, unavailable
 from broker.adapters.backends.vault.flights import Flight, Flights
 from broker.adapters.backends.vault.leases import VaultLeases
@@ -22,13 +22,8 @@ from broker.model.credential import Confirmation, Confirmed
 from broker.ports import Clock
 from lockstep.formats import Reason
 
-ALIAS: Final = "ls-"
-"""Every entity alias of an instance begins so; the token role allows no other."""
-ABREAST: Final = 16
-"""Look-ups under way at once, in a sweep."""
 SHORT: Final = 0.1
 """A credential may end by this share of its life earlier before its account is extended for it."""
-_REMEMBERED: Final = 50_000
 
 
 @dataclass(slots=True)
@@ -44,7 +39,7 @@ class Held:
 class VaultAccounts:
     """`broker.ports.AccountKeeper`. Owned by one event loop.
 
-    An entity's alias is deterministic (`entity_alias`), so that an instance can
+    An entity's alias is deterministic (`entities.entity_alias`), so that an instance can
     be stopped whose token was never learned. Disabling the entity refuses every
     token of it, wherever it was made.
     """
@@ -66,11 +61,7 @@ class VaultAccounts:
         self._replica = replica
         self._held: dict[str, Held] = {}
         self._extending: dict[str, asyncio.Lock] = {}
-        # As many as a busy process meets in a while: ids of entities, and which instances are to be stopped
-        # (True: Vault has said that they are).
-        self._entities: OrderedDict[str, str] = OrderedDict()
-        self._stopped: OrderedDict[str, bool] = OrderedDict()
-        self._mount = ""
+        self._entities = VaultEntities(session)
 
     # --- the port -----------------------------------------------------------------------------------
 
@@ -91,7 +82,7 @@ class VaultAccounts:
     async def open(self, account: Account, ttl: float) -> str:
         """A service token of at most `token_ttl`; the token stays here, the accessor is the answer."""
         attestation_id = account.attestation_id
-        self._refuse_stopped(attestation_id)
+        self._entities.refuse_stopped(attestation_id)
         seconds = math.ceil(min(ttl, self._options.token_ttl))
         body: dict[str, Any] = {
             "entity_alias": entity_alias(attestation_id),
@@ -128,30 +119,17 @@ class VaultAccounts:
         self._held[account.id] = Held(
             attestation_id, token, accessor, asked + (lives if isinstance(lives, int) and lives else seconds)
         )
-        self._know(attestation_id, entity)
-        if attestation_id in self._stopped:
+        self._entities.learn(attestation_id, entity)
+        if self._entities.to_be_stopped(attestation_id):
             # It was stopped while this was on its way, when there may have been no entity yet.
             await self.freeze(attestation_id)
         return accessor
 
     async def freeze(self, attestation_id: str) -> None:
-        """Disable the entity: from the active node's answer on, no token of it does anything."""
-        self._remember(self._stopped, attestation_id, self._stopped.get(attestation_id, False))
+        """Disable the entity, and forget its tokens here."""
         for key in [key for key, held in self._held.items() if held.attestation_id == attestation_id]:
-            del self._held[key]
-        for _ in range(2):
-            entity = self._entities.get(attestation_id) or await self._find(attestation_id)
-            if not entity:
-                return
-            answer = await self._session.ask("POST", f"identity/entity/id/{entity}", {"disabled": True})
-            if answer.ok:
-                self._remember(self._stopped, attestation_id, True)
-                return
-            if answer.status == 403 or answer.status >= 500:
-                raise refused("stopping an instance", answer)
-            # Another entity has the alias by now: Vault was restored, or somebody tidied up.
-            self._entities.pop(attestation_id, None)
-        raise unavailable("stopping an instance: its entity keeps changing")
+            self._forget(key)
+        await self._entities.stop(attestation_id)
 
     def quiet(self, attestation_id: str) -> bool:
         """True where no `open`, `issue` or `renew` for it is under way."""
@@ -163,10 +141,11 @@ class VaultAccounts:
         Where the accessor was never learned nobody has the token: it was never
         used, and ends by itself (`confirm` says when).
         """
-        held = self._held.pop(account.id, None)
-        self._extending.pop(account.id, None)
-        if account.attestation_id in self._stopped and not await self._is_stopped(account.attestation_id):
-            await self.freeze(account.attestation_id)
+        held = self._held.get(account.id)
+        self._forget(account.id)
+        if self._entities.to_be_stopped(account.attestation_id):
+            # Again: it may have been on its way when it was stopped first, with no entity to disable.
+            await self._entities.stop(account.attestation_id)
         accessor = account.accessor or (held.accessor if held is not None else "")
         if not accessor:
             return
@@ -184,9 +163,9 @@ class VaultAccounts:
             return Confirmed(Confirmation.ALIVE, "the token is there")
         if not _unknown_accessor(answer):
             raise refused("confirming an account", answer)
-        if account.attestation_id not in self._stopped:
+        if not self._entities.to_be_stopped(account.attestation_id):
             return Confirmed(Confirmation.GONE, "accessor unknown to the backend")
-        if not await self._is_stopped(account.attestation_id):
+        if await self._entities.stopped(account.attestation_id) is False:
             return Confirmed(Confirmation.ALIVE, "its entity is not disabled")
         return Confirmed(Confirmation.GONE, "accessor unknown to the backend, entity disabled")
 
@@ -200,37 +179,14 @@ class VaultAccounts:
 
     async def attestations(self) -> Sequence[str]:
         """Whoever has an alias of ours and an entity that is not disabled."""
-        mount = await self._mount_accessor()
-        answer = await self._session.ask("LIST", "identity/entity-alias/id")
-        if answer.status == 404:
-            return []
-        if not answer.ok:
-            raise refused("listing instances", answer)
-        info = answer.data.get("key_info")
-        names = sorted(
-            alias["name"]
-            for alias in (info if isinstance(info, dict) else {}).values()
-            if alias.get("mount_accessor") == mount and str(alias.get("name", "")).startswith(ALIAS)
-        )
-        # What is disabled stays so: each is asked for once.
-        asked = [name for name in map(_attestation_id, names) if not self._stopped.get(name)]
-        gate = asyncio.Semaphore(ABREAST)
-
-        async def alive(attestation_id: str) -> str:
-            async with gate:
-                stopped = await self._is_stopped(attestation_id)
-            if stopped:
-                self._remember(self._stopped, attestation_id, True)
-            return "" if stopped else attestation_id
-
-        return [name for name in await asyncio.gather(*map(alive, asked)) if name]
+        return await self._entities.going()
 
     # --- for issuing --------------------------------------------------------------------------------
 
     async def token(self, account: Account, needed: float, ttl: float) -> Held:
         """The account's token, extended where it would end well before `needed` (seconds, UTC) of a credential
         that lives `ttl` seconds. Raises `Unavailable` where this process does not have it."""
-        self._refuse_stopped(account.attestation_id)
+        self._entities.refuse_stopped(account.attestation_id)
         async with self._extending.setdefault(account.id, asyncio.Lock()):
             held = self._living(account.id)
             if held is None:
@@ -248,7 +204,7 @@ class VaultAccounts:
         None where it has ended."""
         if self.holds(account):
             return (await self.token(account, needed, ttl)).until
-        self._refuse_stopped(account.attestation_id)
+        self._entities.refuse_stopped(account.attestation_id)
         return await self._extend(account, min(needed, self._clock.now() + self._options.token_ttl))
 
     def sending(self, attestation_id: str) -> contextlib.AbstractContextManager[Flight]:
@@ -260,15 +216,11 @@ class VaultAccounts:
         (both are forgotten here); returns where neither is so and a right is missing."""
         answer = await self._session.ask("POST", "auth/token/lookup-accessor", {"accessor": account.accessor})
         if _unknown_accessor(answer):
-            self._lost(account)
+            self._forget(account.id)
             raise unavailable("the account at the backend was lost; ask again")
-        if await self._is_stopped(account.attestation_id):
-            self._lost(account)
+        if await self._entities.stopped(account.attestation_id):
+            self._forget(account.id)
             raise Denied(Reason.REVOKED, "the instance was stopped at the backend")
-
-    def _lost(self, account: Account) -> None:
-        self._held.pop(account.id, None)
-        self._extending.pop(account.id, None)
 
     async def _extend(self, account: Account, until: float) -> float | None:
         """Until when it lives; None where it has ended."""
@@ -286,7 +238,7 @@ class VaultAccounts:
             lives = answer.auth.get("lease_duration")
             return asked + (lives if isinstance(lives, int) else 0)
         if _unknown_accessor(answer):
-            self._lost(account)
+            self._forget(account.id)
             return None
         raise refused("extending an account", answer)
 
@@ -295,10 +247,13 @@ class VaultAccounts:
     def _living(self, account_id: str) -> Held | None:
         held = self._held.get(account_id)
         if held is not None and held.until <= self._clock.now():
-            del self._held[account_id]
-            self._extending.pop(account_id, None)
+            self._forget(account_id)
             return None
         return held
+
+    def _forget(self, account_id: str) -> None:
+        self._held.pop(account_id, None)
+        self._extending.pop(account_id, None)
 
     async def _fault(self, answer: Answer) -> str:
         """What is wrong with a service token that was just made."""
@@ -312,15 +267,11 @@ class VaultAccounts:
             return "gives the broker's own policies away"
         return ""
 
-    def _refuse_stopped(self, attestation_id: str) -> None:
-        if attestation_id in self._stopped:
-            raise Denied(Reason.REVOKED, "the instance was stopped at the backend")
-
     async def _confirm_unlearned(self, account: Account, now: float) -> Confirmed:
-        found = await self._entity(account.attestation_id)
-        if found is None:
+        stopped = await self._entities.stopped(account.attestation_id)
+        if stopped is None:
             return Confirmed(Confirmation.GONE, "the backend never knew the instance")
-        if found.get("disabled") is True:
+        if stopped:
             return Confirmed(
                 Confirmation.GONE, "entity disabled; a token whose accessor was never learned ends by itself"
             )
@@ -332,59 +283,6 @@ class VaultAccounts:
         return Confirmed(
             Confirmation.UNTIL_EXPIRY, "nobody has a token whose accessor was never learned", until
         )
-
-    async def _is_stopped(self, attestation_id: str) -> bool:
-        """True where the entity is disabled, or there is none."""
-        found = await self._entity(attestation_id)
-        return found is None or found.get("disabled") is True
-
-    async def _find(self, attestation_id: str) -> str:
-        found = await self._entity(attestation_id)
-        entity = "" if found is None else str(found.get("id", ""))
-        if entity:
-            self._know(attestation_id, entity)
-        return entity
-
-    async def _entity(self, attestation_id: str) -> dict[str, Any] | None:
-        body = {
-            "alias_name": entity_alias(attestation_id),
-            "alias_mount_accessor": await self._mount_accessor(),
-        }
-        answer = await self._session.ask("POST", "identity/lookup/entity", body)
-        if not answer.ok:
-            raise refused("looking for an instance", answer)
-        return dict(answer.data) if answer.data else None
-
-    async def _mount_accessor(self) -> str:
-        """Of the token store of the namespace: aliases are under it."""
-        if not self._mount:
-            answer = await self._session.ask("GET", "sys/auth")
-            store = answer.data.get("token/")
-            accessor = store.get("accessor") if isinstance(store, dict) else None
-            if not answer.ok or not isinstance(accessor, str) or not accessor:
-                raise refused("looking for the token store", answer)
-            self._mount = accessor
-        return self._mount
-
-    def _know(self, attestation_id: str, entity: str) -> None:
-        self._remember(self._entities, attestation_id, entity)
-
-    def _remember(self, into: OrderedDict[str, Any], key: str, value: Any) -> None:
-        into[key] = value
-        into.move_to_end(key)
-        while len(into) > _REMEMBERED:
-            into.popitem(last=False)
-
-
-def entity_alias(attestation_id: str) -> str:
-    """The name by which Vault knows an instance, whoever asks."""
-    return ALIAS + attestation_id.lower()
-
-
-def _attestation_id(alias: str) -> str:
-    # Vault keeps aliases in lower case; an id is ``PREFIX-`` and lower-case letters.
-    prefix, dash, rest = alias.removeprefix(ALIAS).partition("-")
-    return prefix.upper() + dash + rest
 
 
 def _unknown_accessor(answer: Answer) -> bool:

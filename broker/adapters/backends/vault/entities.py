@@ -1,0 +1,144 @@
+"""Entities at Vault: one per instance, found by a name that everybody can derive, and disabled to stop it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from broker.adapters.backends.vault.errors import refused, unavailable
+from broker.adapters.backends.vault.session import VaultSession
+from broker.errors import Denied
+from lockstep.formats import Reason
+
+ALIAS: Final = "ls-"
+"""Every entity alias of an instance begins so; the token role allows no other."""
+ABREAST: Final = 16
+"""Look-ups under way at once, in a sweep."""
+_REMEMBERED: Final = 50_000
+
+
+class VaultEntities:
+    """Instances by the alias that the token store gives their entity. Owned by one event loop.
+
+    Raises `Unavailable`. Whoever asked to stop an instance is remembered, done
+    or not, so that nothing is opened for it while the stop is under way.
+    """
+
+    def __init__(self, session: VaultSession) -> None:
+        self._session = session
+        # As many as a busy process meets in a while: ids, and which are to be stopped (True: Vault has said so).
+        self._ids: OrderedDict[str, str] = OrderedDict()
+        self._stops: OrderedDict[str, bool] = OrderedDict()
+        self._mount = ""
+
+    def learn(self, attestation_id: str, entity_id: str) -> None:
+        """Its entity, as a login or a new token has just named it."""
+        _remember(self._ids, attestation_id, entity_id)
+
+    def to_be_stopped(self, attestation_id: str) -> bool:
+        """True where somebody here has asked to stop it."""
+        return attestation_id in self._stops
+
+    def refuse_stopped(self, attestation_id: str) -> None:
+        """Raises `Denied` for one that is to be stopped."""
+        if attestation_id in self._stops:
+            raise Denied(Reason.REVOKED, "the instance was stopped at the backend")
+
+    async def stop(self, attestation_id: str) -> None:
+        """Disable it: from the active node's answer on, no token of it does anything. No error where there is none."""
+        _remember(self._stops, attestation_id, self._stops.get(attestation_id, False))
+        for _ in range(2):
+            entity = self._ids.get(attestation_id) or await self._find(attestation_id)
+            if not entity:
+                return
+            answer = await self._session.ask("POST", f"identity/entity/id/{entity}", {"disabled": True})
+            if answer.ok:
+                _remember(self._stops, attestation_id, True)
+                return
+            if answer.status == 403 or answer.status >= 500:
+                raise refused("stopping an instance", answer)
+            # Another entity has the alias by now: Vault was restored, or somebody tidied up.
+            self._ids.pop(attestation_id, None)
+        raise unavailable("stopping an instance: its entity keeps changing")
+
+    async def stopped(self, attestation_id: str) -> bool | None:
+        """True where its entity is disabled; None where there is none."""
+        found = await self._look(attestation_id)
+        return None if found is None else found.get("disabled") is True
+
+    async def going(self) -> Sequence[str]:
+        """Ids of all instances whose entity is not disabled."""
+        mount = await self._mount_accessor()
+        answer = await self._session.ask("LIST", "identity/entity-alias/id")
+        if answer.status == 404:
+            return []
+        if not answer.ok:
+            raise refused("listing instances", answer)
+        info = answer.data.get("key_info")
+        names = sorted(
+            alias["name"]
+            for alias in (info if isinstance(info, dict) else {}).values()
+            if alias.get("mount_accessor") == mount and str(alias.get("name", "")).startswith(ALIAS)
+        )
+        # What is disabled stays so: each is asked for once.
+        asked = [name for name in map(_attestation_id, names) if not self._stops.get(name)]
+        gate = asyncio.Semaphore(ABREAST)
+
+        async def alive(attestation_id: str) -> str:
+            async with gate:
+                stopped = await self.stopped(attestation_id)
+            if stopped:
+                _remember(self._stops, attestation_id, True)
+            return attestation_id if stopped is False else ""
+
+        return [name for name in await asyncio.gather(*map(alive, asked)) if name]
+
+    # --- parts --------------------------------------------------------------------------------------
+
+    async def _find(self, attestation_id: str) -> str:
+        found = await self._look(attestation_id)
+        entity = "" if found is None else str(found.get("id", ""))
+        if entity:
+            self.learn(attestation_id, entity)
+        return entity
+
+    async def _look(self, attestation_id: str) -> Mapping[str, Any] | None:
+        body = {
+            "alias_name": entity_alias(attestation_id),
+            "alias_mount_accessor": await self._mount_accessor(),
+        }
+        answer = await self._session.ask("POST", "identity/lookup/entity", body)
+        if not answer.ok:
+            raise refused("looking for an instance", answer)
+        return answer.data or None
+
+    async def _mount_accessor(self) -> str:
+        """Of the token store of the namespace: aliases are under it."""
+        if not self._mount:
+            answer = await self._session.ask("GET", "sys/auth")
+            store = answer.data.get("token/")
+            accessor = store.get("accessor") if isinstance(store, dict) else None
+            if not answer.ok or not isinstance(accessor, str) or not accessor:
+                raise refused("looking for the token store", answer)
+            self._mount = accessor
+        return self._mount
+
+
+def entity_alias(attestation_id: str) -> str:
+    """The name by which Vault knows an instance, whoever asks."""
+    return ALIAS + attestation_id.lower()
+
+
+def _attestation_id(alias: str) -> str:
+    # Vault keeps aliases in lower case; an id is ``PREFIX-`` and lower-case letters.
+    prefix, dash, rest = alias.removeprefix(ALIAS).partition("-")
+    return prefix.upper() + dash + rest
+
+
+def _remember(into: OrderedDict[str, Any], key: str, value: Any) -> None:
+    into[key] = value
+    into.move_to_end(key)
+    while len(into) > _REMEMBERED:
+        into.popitem(last=False)
