@@ -88,6 +88,9 @@ def test_no_command_hides_in_a_block_that_is_not_run(page: Path) -> None:
         if block.word == "sh":
             assert not re.search(r"&$", block.text, re.M), f"{page.name}:{block.line}: say so in a console"
         elif block.word != "console":
+            assert block.word or page.name == "ARCHITECTURE.md", (
+                f"{page.name}:{block.line}: text? sh? console?"
+            )
             assert not re.search(r"^\$ ", block.text, re.M), f"{page.name}:{block.line} is not run"
 
 
@@ -125,6 +128,14 @@ def test_a_command_that_is_mentioned_exists(page: str, line: str) -> None:
     given = rest[: rest.index("--")] if "--" in rest else rest
     for word in given:
         assert not word.startswith("-") or word.partition("=")[0] in {*options, "--help"}, f"{page}: {line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_make_has_what_is_mentioned(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)", page.read_text(), re.M)) <= {
+        pair for target in targets for pair in ((target, ""), ("", target))
+    }
 
 
 @pytest.mark.parametrize(
