@@ -1,0 +1,90 @@
+"""A request that Vault has begun survives the stop of its instance: it is known to be under way, and swept after it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from broker.errors import Unavailable
+from broker.model.credential import Confirmation
+from tests.support.vault_plug import grant, opened, plug
+
+if TYPE_CHECKING:
+    from tests.support.postgres import Login
+    from tests.support.vault_ground import Ground
+
+pytestmark = pytest.mark.integration
+
+CREATION = [
+    "SELECT pg_advisory_xact_lock(77)",
+    "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE app_owner",
+]
+
+
+async def waiting(database: Login, number: int) -> None:
+    """Until so many wait for the lock."""
+    async with asyncio.timeout(20):
+        while True:
+            with database.connect() as look:
+                found = look.execute(
+                    "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                ).fetchone()
+            if found == (number,):
+                return
+            await asyncio.sleep(0.02)
+
+
+def logins(database: Login) -> int:
+    with database.connect() as look:
+        found = look.execute("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'ls-A-1-%'").fetchone()
+        assert found is not None
+        return int(found[0])
+
+
+async def test_one_that_is_waited_for_is_answered_after_the_stop_and_what_it_made_is_found(
+    ground: Ground, database: Login
+) -> None:
+    path = ground.database(database, creation_statements=CREATION)
+    async with plug(ground.options(timeout=20.0)) as backend:
+        backend.watch([path])
+        account = await opened(backend)
+        wanted = grant(backend, account, path)
+        with database.connect() as holder:
+            holder.execute("SELECT pg_advisory_lock(77)")
+            issuing = asyncio.create_task(backend.issue(wanted))
+            await waiting(database, 1)
+            await backend.accounts.freeze("A-1")
+            assert not backend.accounts.quiet("A-1")
+            holder.execute("SELECT pg_advisory_unlock(77)")
+            issued = await issuing
+        assert backend.accounts.quiet("A-1")
+        assert logins(database) == 1
+        assert list(await backend.accounts.strays(time.time() + 5)) == [issued.handle]
+        await backend.accounts.revoke_stray(issued.handle)
+        lease = replace(wanted.lease, handle=issued.handle)
+        assert (await backend.confirm(lease, time.time())).result is Confirmation.GONE
+        await backend.accounts.close(account)
+        assert logins(database) == 0
+
+
+async def test_one_that_nobody_waits_for_is_given_up_at_the_target_and_counted_all_the_same(
+    ground: Ground, database: Login
+) -> None:
+    path = ground.database(database, creation_statements=CREATION)
+    async with plug(ground.options(timeout=1.0)) as backend:
+        backend.watch([path])
+        account = await opened(backend)
+        with database.connect() as holder:
+            holder.execute("SELECT pg_advisory_lock(77)")
+            with pytest.raises(Unavailable, match="does not answer"):
+                await backend.issue(grant(backend, account, path))
+            # The connection was closed, and Vault gave the statement up.
+            await waiting(database, 0)
+            holder.execute("SELECT pg_advisory_unlock(77)")
+        assert not backend.accounts.quiet("A-1")
+        assert list(await backend.accounts.strays(time.time() + 5)) == []
+        assert logins(database) == 0
