@@ -107,15 +107,13 @@ class VaultSession:
         """With whatever token the call has; otherwise as `ask`."""
         self._circuit.enter()
         flight = flight or Flight()
-        tries = AsyncRetrying(
-            retry=retry_if_exception_type(_Again),
-            stop=stop_after_attempt(TRIES),
-            wait=wait_random_exponential(multiplier=0.05, max=1.0),
-            reraise=True,
-        )
         try:
             async with asyncio.timeout(self._options.timeout):
-                answer: Answer = await tries(self._once, call, again, flight)
+                try:
+                    answer = await self._once(call, again, flight)
+                except _Again:
+                    # At once, first: a kept connection that has ended is no trouble of the server's.
+                    answer = await self._more_tries()(self._once, call, again, flight)
         except (_Again, _Failed) as failure:
             raise self._failed(str(failure)) from None
         except TimeoutError:
@@ -136,6 +134,14 @@ class VaultSession:
                     await self.send(Call("POST", "auth/token/revoke-self", {}, own.token), again=False)
             except (Unavailable, TimeoutError):
                 return  # it ends by itself
+
+    def _more_tries(self) -> AsyncRetrying:
+        return AsyncRetrying(
+            retry=retry_if_exception_type(_Again),
+            stop=stop_after_attempt(TRIES - 1),
+            wait=wait_random_exponential(multiplier=0.05, max=1.0),
+            reraise=True,
+        )
 
     # --- one exchange -------------------------------------------------------------------------------
 
