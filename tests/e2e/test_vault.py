@@ -7,6 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -209,3 +210,76 @@ def test_given_back_it_is_gone_and_nothing_else(broker: Broker, wire: Wire, stag
         )
         assert ended(session)
         assert other.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_database_that_is_away_makes_it_stuck_until_it_is_back(
+    openbao_server: OpenBao, tmp_path: Path
+) -> None:
+    from tests.support.postgres import postgres
+    from tests.support.vault_stage import lay_out
+
+    with postgres() as own:
+        stage = lay_out(openbao_server, own, tmp_path / "stage")
+        roles = tmp_path / "roles.toml"
+        roles.touch(mode=0o600)
+        roles.write_text(stage.backend() + stage.cutter() + ROLES)
+        with (
+            dev_broker(tmp_path / "dev", roles) as running,
+            Wire(running.address, running.ca) as connection,
+        ):
+            publish(running, envelope(running, "app", "lib"))
+            workload = attested(running, connection, "db-away")
+            username, _ = given(workload.issue("payments-db"))
+            assert running.cli("leases", "--stuck") == "nothing is stuck\n"
+            own.kill()
+            decision = revoke(running, workload)
+            running.heard("a credential cannot be taken back yet", within=30)
+            said = running.cli("leases", "--stuck", expect=1)
+            assert "backend_unavailable" in said
+            assert username not in said
+            [stuck] = json.loads(running.cli("leases", "--stuck", "--json", expect=1))
+            assert stuck["cleaning"]["backend"] == "vault"
+            # Denying goes on meanwhile: the instance gets nothing, here or anywhere.
+            with pytest.raises(Refused) as refused:
+                workload.issue("payments-db")
+            assert refused.value.reason == "revoked"
+            own.start()
+            told = receipt(running, decision)
+            assert told["unconfirmed"] == []
+            assert username not in [name for (name,) in roles_at(stage)]
+            assert running.cli("leases", "--stuck") == "nothing is stuck\n"
+
+
+def test_a_vault_that_is_away_denies_nothing_less(postgres_server: Postgres, tmp_path: Path) -> None:
+    from tests.support.openbao import openbao
+    from tests.support.vault_stage import lay_out
+
+    with openbao(tmp_path / "bao", storage="raft") as own:
+        stage = lay_out(own, postgres_server, tmp_path / "stage")
+        roles = tmp_path / "roles.toml"
+        roles.touch(mode=0o600)
+        roles.write_text(stage.backend() + stage.cutter() + ROLES)
+        with (
+            dev_broker(tmp_path / "dev", roles) as running,
+            Wire(running.address, running.ca) as connection,
+        ):
+            publish(running, envelope(running, "app", "lib"))
+            workload = attested(running, connection, "db-sealed")
+            username, password = given(workload.issue("payments-db"))
+            other = attested(running, connection, "db-other")
+            with stage.session(username, password) as session:
+                own.seal()
+                with pytest.raises(Refused) as refused:
+                    other.issue("payments-db")
+                assert refused.value.reason == "backend_unavailable"
+                decision = revoke(running, workload)
+                # The target does not wait for Vault.
+                assert ended(session)
+                with pytest.raises(psycopg.OperationalError), stage.session(username, password):
+                    pass
+            own.unseal()
+            told = receipt(running, decision)
+            assert {"cut", "frozen", "cleaned", "confirmed"} <= {step["name"] for step in told["steps"]}
+            assert stage.vault.leases("database/creds/payments") == []
+            with stage.session(*given(other.issue("payments-db"))) as session:
+                assert session.execute("SELECT 1").fetchone() == (1,)
