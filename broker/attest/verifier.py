@@ -9,7 +9,7 @@ from broker.attest.judge import AttestLimits, Judge
 from broker.attest.nonces import Nonces
 from broker.attest.outcome import Outcome, refuse_banned
 from broker.attest.renewal import Renewal
-from broker.errors import Denied, InvalidRequest, LimitExceeded, LockstepError
+from broker.errors import Denied, InvalidRequest, LimitExceeded, LockstepError, Unauthenticated
 from broker.ledger import Ledger
 from broker.model.attestation import Attestation
 from broker.model.caller import ProofUse
@@ -41,7 +41,8 @@ MAX_RESTING = 10_000
 class Verifier:
     """Challenge, attest, reattest.
 
-    Raises `Denied` (identity, evidence, appraisal, bans), `InvalidRequest`,
+    Raises `Unauthenticated` (a proof by another key), `Denied` (identity,
+    evidence, appraisal, bans), `InvalidRequest`,
     `NotFound`, `Conflict`, `LimitExceeded` (an instance that is refused too
     often), `Unavailable`.
     """
@@ -98,7 +99,7 @@ class Verifier:
         now = self._clock.now()
         key = self._evidence.parse_key(order.spki)
         if key.thumbprint != proof.thumbprint:
-            raise Denied(Reason.PROOF_REJECTED, "the proof was made by another key")
+            raise Unauthenticated(Reason.PROOF_REJECTED, "the proof was made by another key")
         nonce = self._nonces.spend(order.nonce, key.thumbprint, now)
         identity: WorkloadIdentity | None = None
         try:

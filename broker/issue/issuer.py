@@ -32,7 +32,7 @@ MAX_PAGE = 1000
 class Issuer:
     """Issue, renew, give back, list, introspect.
 
-    Raises `Denied`, `NotFound`, `InvalidRequest`, `Conflict` (a proof used
+    Raises `Denied`, `NotFound`, `InvalidRequest`, `Unauthenticated` (a proof used
     twice), `LimitExceeded` (live leases), `Unavailable` (backend or state;
     worth a retry).
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from broker.errors import Conflict, Denied, LimitExceeded, LockstepError, NotFound
+from broker.errors import Conflict, Denied, LimitExceeded, LockstepError, NotFound, Unauthenticated
 from broker.ledger import wide_hit
 from broker.model.account import Account
 from broker.model.appraisal import Status
@@ -35,8 +35,10 @@ class Refused:
             return NotFound(self.message)
         if self.reason is Reason.RATE_LIMITED:
             return LimitExceeded(self.message)
-        if self.reason in (Reason.PROOF_REJECTED, Reason.CONFLICT):
-            return Conflict(self.message, reason=self.reason)
+        if self.reason is Reason.PROOF_REJECTED:
+            return Unauthenticated(self.reason, self.message)
+        if self.reason is Reason.CONFLICT:
+            return Conflict(self.message)
         return Denied(self.reason, self.message, count=self.count)
 
 

@@ -179,7 +179,7 @@ async def test_a_proof_of_a_grant_counts_once(tmp_path: Path) -> None:
         proof = guest.proof(ISSUE, raw)
         assert (await guest.send(ISSUE, raw, proof)).ok
         reply = await guest.send(ISSUE, raw, proof)
-        assert reply.reason == "proof_rejected"
+        assert (reply.code, reply.reason) == (grpc.StatusCode.UNAUTHENTICATED, "proof_rejected")
         assert len(await found.house.leases()) == 1
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from broker.errors import Denied, InvalidRequest, LimitExceeded, Unavailable
+from broker.errors import Denied, InvalidRequest, LimitExceeded, Unauthenticated, Unavailable
 from broker.model.appraisal import Status
 from broker.model.attestation import AttestationState
 from broker.model.decision import DecisionKind, Effect
@@ -346,7 +346,7 @@ class TestNonce:
         house = await House.open()
         workload = house.workload()
         order = workload.order("app")
-        with pytest.raises(Denied) as caught:
+        with pytest.raises(Unauthenticated) as caught:
             await house.verifier.attest(order, house.proof(house.workload().thumbprint))
         assert caught.value.reason is Reason.PROOF_REJECTED
         assert (await workload.send(order)).attestation is not None

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from broker.errors import (
-    Conflict,
     Denied,
     InvalidRequest,
     LimitExceeded,
     LockstepError,
     NotFound,
+    Unauthenticated,
     Unavailable,
 )
 from broker.model.caller import WorkloadCaller
@@ -219,7 +219,7 @@ class TestWhoGetsNothing:
             house.issuer.renew(caller, answer.lease.id),
             house.issuer.give_back(caller, answer.lease.id),
         ):
-            with pytest.raises(Conflict) as caught:
+            with pytest.raises(Unauthenticated) as caught:
                 await again
             assert caught.value.reason is Reason.PROOF_REJECTED
         assert await workload.good(answer)
