@@ -1,0 +1,27 @@
+"""Setting up Vault or OpenBao for a configuration: what is needed, what is there, what mends the difference."""
+
+from broker.adapters.backends.vault_setup.acts import Act, plan
+from broker.adapters.backends.vault_setup.apply import Pending, State, apply, compare
+from broker.adapters.backends.vault_setup.eyes import opened
+from broker.adapters.backends.vault_setup.facts import Facts
+from broker.adapters.backends.vault_setup.finding import Finding, Level
+from broker.adapters.backends.vault_setup.judge import faulty, judge
+from broker.adapters.backends.vault_setup.look import look
+from broker.adapters.backends.vault_setup.wanted import Wanted
+
+__all__ = [
+    "Act",
+    "Facts",
+    "Finding",
+    "Level",
+    "Pending",
+    "State",
+    "Wanted",
+    "apply",
+    "compare",
+    "faulty",
+    "judge",
+    "look",
+    "opened",
+    "plan",
+]
