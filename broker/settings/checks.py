@@ -194,7 +194,9 @@ def _audiences(server: Server | None, tables: Tables) -> Iterator[Fault]:
         except ValueError as error:
             yield "roles", name, "backend", str(error)
         if audience in reserved:
-            message = f'"{audience}" is an audience of the broker itself, a gate or identity tokens; take another'
+            message = (
+                f'"{audience}" is an audience of the broker itself, a gate or identity tokens; take another'
+            )
             yield "roles", name, "backend.audience", message
         if backend.audience not in (None, audience):
             message = (
