@@ -66,7 +66,9 @@ def _publish(manifests: Manifests, manifest: CodeManifest, envelope: bytes, as_j
         click.echo(f"published {manifest.application}@{manifest.version}, in force · {answer.decision_id}")
     elif answer.signatures_present >= answer.signatures_required:
         state = state_word(answer.manifest)
-        click.echo(f"{manifest.application}@{manifest.version} is {state}, and stays so · {answer.decision_id}")
+        click.echo(
+            f"{manifest.application}@{manifest.version} is {state}, and stays so · {answer.decision_id}"
+        )
         click.echo("  next: build the content with a higher --version")
     else:
         missing = answer.signatures_required - answer.signatures_present
