@@ -132,6 +132,8 @@ class OpenBao:
         self._reader: threading.Thread | None = None
         self._news = threading.Condition()
         self._ended = True
+        self.laid_out = False
+        """True once a test has laid something out on it."""
         self.lines: list[str] = []
         """Its log, over all starts."""
 

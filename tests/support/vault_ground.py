@@ -194,7 +194,12 @@ def lay_out(server: OpenBao, folder: Path, *, sweep: tuple[str, ...] = SWEPT) ->
     except Refused as refused:
         if refused.status != 404:
             raise
-        namespace = ""  # a server without namespaces: tests share the root's
+        # A server without namespaces: in memory, a restart makes it a new one.
+        namespace = ""
+        if server.laid_out:
+            server.restart()
+            root = server.root
+    server.laid_out = True
     folder.mkdir(parents=True, exist_ok=True)
     ground = Ground(server, namespace, folder, root.within(namespace), sweep)
     ground.root.write(

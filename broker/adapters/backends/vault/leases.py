@@ -102,5 +102,5 @@ def _seconds(value: object) -> float:
     try:
         return datetime.fromisoformat(str(value)).timestamp()
     except ValueError:
-        # Vault writes nanoseconds, which Python before 3.11 did not read; whatever else it is, it is old enough.
+        # Whatever it is, it was not made just now by a Vault that we know.
         return 0.0
