@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cast import HERE, Actor, StageError, acting, beside, plugin_market, run
-from rich.console import Console
-from telling import Story, approve, moments, receipt_of, signed, since, webhook
+from telling import Story, approve, moments, perform, receipt_of, signed, since, webhook
 
 TOLD_WITHIN = 8.0
 """Seconds: the bound of the protocol, D + W."""
@@ -33,24 +29,6 @@ class Set:
     orders_url: str
     market: str
     record: dict[str, Any]
-
-
-def main() -> int:
-    """Play it; exit status 0 when everything happened as it must."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--json", action="store_true", help="print the timeline as one JSON document")
-    as_json = parser.parse_args().json
-    story = Story(Console(quiet=as_json, width=None if sys.stdout.isatty() else 110))
-    record: dict[str, Any] = {}
-    try:
-        with tempfile.TemporaryDirectory(prefix="lockstep-demo-") as folder:
-            play(story, Path(folder), record)
-    except StageError as error:
-        print(f"the demo stopped: {error}", file=sys.stderr)
-        return 1
-    if as_json:
-        print(json.dumps(record, indent=2))
-    return 0
 
 
 def play(story: Story, folder: Path, record: dict[str, Any]) -> None:
@@ -188,4 +166,4 @@ def _after(stage: Set, shop: Actor) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(perform(__doc__ or "", play))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import datetime as dt
 import hashlib
 import json
 import socket
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cast import HERE, beside, run
+from cast import HERE, StageError, beside, run
 from report import post_report
 from rich.console import Console
 from rich.table import Table
@@ -51,6 +53,27 @@ class Story:
         for at, who, what, style in sorted(self.moments):
             table.add_row(f"{(at - zero) * 1000:+9.1f} ms", who, f"[{style}]{what}[/]" if style else what)
         self.console.print(table)
+
+
+def perform(doc: str, play: Callable[[Story, Path, dict[str, Any]], None]) -> int:
+    """Play a story in a folder that is thrown away; exit status 0 when everything happened as it must.
+
+    `play` fills the record, which ``--json`` prints for programs.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0] if doc else "")
+    parser.add_argument("--json", action="store_true", help="print the timeline as one JSON document")
+    as_json = parser.parse_args().json
+    story = Story(Console(quiet=as_json, width=None if sys.stdout.isatty() else 118))
+    record: dict[str, Any] = {}
+    try:
+        with tempfile.TemporaryDirectory(prefix="lockstep-demo-") as folder:
+            play(story, Path(folder), record)
+    except StageError as error:
+        print(f"the demo stopped: {error}", file=sys.stderr)
+        return 1
+    if as_json:
+        print(json.dumps(record, indent=2))
+    return 0
 
 
 def approve(story: Story, folder: Path, env: Mapping[str, str], application: str, code: Path) -> None:

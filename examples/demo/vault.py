@@ -6,11 +6,8 @@ Starts a real OpenBao and a real PostgreSQL on free ports of this machine, and l
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cast import HERE, StageError, acting, beside, plugin_market
-from rich.console import Console
-from telling import ROOT, Story, approve, moments, receipt_of, signed, since, webhook
+from telling import ROOT, Story, approve, moments, perform, receipt_of, signed, since, webhook
 
 sys.path.insert(0, str(ROOT))
 
@@ -52,24 +48,6 @@ class Set:
     stage: VaultStage
     market: str
     record: dict[str, Any]
-
-
-def main() -> int:
-    """Play it; exit status 0 when everything happened as it must."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--json", action="store_true", help="print the timeline as one JSON document")
-    as_json = parser.parse_args().json
-    story = Story(Console(quiet=as_json, width=None if sys.stdout.isatty() else 118))
-    record: dict[str, Any] = {}
-    try:
-        with tempfile.TemporaryDirectory(prefix="lockstep-demo-") as folder:
-            play(story, Path(folder), record)
-    except StageError as error:
-        print(f"the demo stopped: {error}", file=sys.stderr)
-        return 1
-    if as_json:
-        print(json.dumps(record, indent=2))
-    return 0
 
 
 def play(story: Story, folder: Path, record: dict[str, Any]) -> None:
@@ -178,4 +156,4 @@ def _look(shared: Set, username: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(perform(__doc__ or "", play))

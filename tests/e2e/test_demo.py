@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.actors import clean_environment
+from tests.support.actors import clean_environment, commands_with
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,13 +73,4 @@ def test_the_steps_of_a_receipt_are_in_order(stage: tuple[dict[str, Any], Path])
 def test_nothing_is_left_behind(stage: tuple[dict[str, Any], Path]) -> None:
     folder = stage[1]
     assert list(folder.iterdir()) == []
-    mine = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                command = (process / "cmdline").read_bytes().decode(errors="replace")
-            except OSError:
-                continue
-            if str(folder) in command:
-                mine.append(command)
-    assert mine == []
+    assert commands_with(str(folder)) == []

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 PATIENCE = 20.0
@@ -152,3 +153,18 @@ def acting(name: str, command: Sequence[str], env: Mapping[str, str]) -> Iterato
         yield actor
     finally:
         actor.end()
+
+
+def commands_with(text: str) -> list[str]:
+    """Command lines of the processes of this machine that have a text in them."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            command = (process / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue  # it has just ended
+        if text in command:
+            found.append(command)
+    return found
