@@ -20,7 +20,7 @@ from broker.api.drain import Drain
 from broker.api.tls import CertificateError, Certificates
 from broker.bootstrap import limits as bounds
 from broker.bootstrap.doors import open_doors
-from broker.bootstrap.generation import close_plugs, generation
+from broker.bootstrap.generation import close_plugs, generation, watch_leases
 from broker.bootstrap.live import Generation, Live
 from broker.bootstrap.plugs import Parts
 from broker.bootstrap.roots import ClientRoots
@@ -125,6 +125,7 @@ class Broker:
             generation(self._settings, self._parts(self._settings), self._state, self._manifests)
         )
         self._undo.append(self._close_sources)
+        watch_leases(self._live.generation)
         audit_file = server.audit.path or server.state.path.parent / "audit.jsonl"
         self._audit = AuditLines.append_to(audit_file, self._run)
         self._undo.append(self._close_audit)
@@ -203,6 +204,7 @@ class Broker:
                 return False
             last, self._live.generation, self._settings = self._live.generation, fresh, settings
             self._manifests.invalidate()
+            watch_leases(fresh)
             self._retire(last, fresh)
             self._log.info("reloaded", roles=len(settings.book.roles))
             return True

@@ -61,7 +61,6 @@ def generation(
         for name, cutter in tables.cutters.items()
     }
     _check_revocability(settings, backends)
-    _watch_leases(settings, backends)
     detectors: dict[str, tuple[Detector, DetectorPolicy]] = {}
     rates: dict[str, RateLimiter] = {}
     for name, detector in tables.detectors.items():
@@ -142,12 +141,13 @@ def _on_folders(name: str, sources: Mapping[str, ManifestSource], tables: Tables
     return LayeredManifests(sources[name], folders) if folders else sources[name]
 
 
-def _watch_leases(settings: Settings, backends: Mapping[str, CredentialBackend]) -> None:
-    """Each Vault is told below which paths leases are ours: those of its roles."""
-    for name, plug in backends.items():
-        table = settings.tables.backends[name]
+def watch_leases(fresh: Generation) -> None:
+    """Each Vault is told below which paths leases are ours: those of its roles. Once the generation is in force:
+    a sweep takes back what no row knows, and one that was refused names what may be others'."""
+    for name, plug in fresh.backends.items():
+        table = fresh.settings.tables.backends[name]
         if isinstance(plug, VaultBackend) and isinstance(table, VaultTable):
-            roles = [role for role in settings.book.roles.values() if role.backend == name]
+            roles = [role for role in fresh.book.roles.values() if role.backend == name]
             paths = {swept_path(role.parameters, table.mounts) for role in roles}
             plug.watch(paths - {""})
 

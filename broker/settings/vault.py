@@ -86,6 +86,7 @@ class VaultBackend(Table):
     auth: AuthTable
     token_role: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")] = "lockstep"
     token_ttl: Seconds = 300.0
+    sweep: bool = True
     policies: tuple[Text, ...] = ()
     mounts: Mapping[str, Text] = Field(default_factory=dict)
     timeout: Seconds = 10.0
@@ -114,6 +115,7 @@ class VaultBackend(Table):
             timeout=self.timeout,
             max_request_duration=self.max_request_duration,
             token_ttl=self.token_ttl,
+            sweep=self.sweep,
             connections=self.connections,
             circuit_failures=self.circuit_failures,
             circuit_pause=self.circuit_pause,

@@ -200,6 +200,13 @@ class TestLeases:
             await backend.accounts.revoke_stray(stray)
             assert set(await backend.accounts.strays(time.time() + 5)) == handles
 
+    async def test_what_is_not_to_be_swept_is_nobodys_stray(self, ground: Ground, database: Login) -> None:
+        path = ground.database(database)
+        async with plug(ground.options(sweep=False)) as backend:
+            backend.watch([path])
+            await backend.issue(grant(backend, await opened(backend), path))
+            assert list(await backend.accounts.strays(time.time() + 5)) == []
+
     async def test_a_sweep_of_a_path_without_leases_finds_nothing(self, ground: Ground) -> None:
         async with plug(ground.options()) as backend:
             backend.watch(["generic/creds/x"])

@@ -91,8 +91,9 @@ class VaultBackend:
             return Revocability.NEVER
 
     def watch(self, paths: Iterable[str]) -> None:
-        """Paths whose leases are ours alone: a sweep lists them."""
-        self._leases.watch(paths)
+        """Paths whose leases are ours alone: a sweep lists them, where it is wanted."""
+        if self._options.sweep:
+            self._leases.watch(paths)
 
     async def close(self) -> None:
         """Let calls under way be answered, give the broker's own token back, end the workers."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
 
 from broker.adapters.backends.vault.errors import refused, unavailable
 from broker.adapters.backends.vault.flights import Flight
 from broker.adapters.backends.vault.session import VaultSession
 from broker.adapters.backends.vault.wire import Answer, Lane
+from broker.model.strict import Malformed, read_time
 
 ABREAST: Final = 8
 """Leases looked up at once, in a sweep."""
@@ -70,7 +70,7 @@ class VaultLeases:
         async def issued(lease_id: str) -> tuple[str, float | None]:
             async with gate:
                 data = await self.found(lease_id)
-            return lease_id, None if data is None else _seconds(data.get("issue_time"))
+            return lease_id, None if data is None else _made(data)
 
         found = dict(await asyncio.gather(*map(issued, new)))
         known = {**self._made, **{key: at for key, at in found.items() if at is not None}}
@@ -98,9 +98,9 @@ def _gone(answer: Answer) -> bool:
     return answer.status == 400 and (answer.says("invalid lease") or answer.says("lease not found"))
 
 
-def _seconds(value: object) -> float:
+def _made(data: Mapping[str, Any]) -> float:
     try:
-        return datetime.fromisoformat(str(value)).timestamp()
-    except ValueError:
-        # Whatever it is, it was not made just now by a Vault that we know.
-        return 0.0
+        return read_time(data.get("issue_time"), "issue_time")
+    except Malformed:
+        # Neither old enough to be taken back nor young enough to be left.
+        raise unavailable("the backend does not say when a lease was made") from None
