@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 if TYPE_CHECKING:
+    from broker.adapters.backends.vault import VaultOptions
+    from broker.adapters.backends.vault_setup import Wanted
     from broker.dev import Laptop
     from broker.process import Log
     from broker.settings import Settings
@@ -24,6 +26,8 @@ CRASHED: Final = 1
 REFUSED: Final = 3
 STATE: Final = 4
 ADDRESS: Final = 5
+FOUND: Final = 6
+VAULT: Final = 7
 
 _CODES: Final = """
 \b
@@ -34,6 +38,8 @@ Exit codes
   3  the configuration is refused; every problem is on a line of its own
   4  the state cannot be used: in use by another broker, newer, or unreadable
   5  an address cannot be bound
+  6  vault check: something is missing or too wide
+  7  Vault or OpenBao does not answer, or refuses what was asked
 """
 
 
@@ -206,6 +212,94 @@ def dev(
         )
 
 
+@main.group(epilog=_CODES)
+def vault() -> None:
+    """Set up a Vault or OpenBao for a configuration, and see whether it is as it should be."""
+
+
+_vault_file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="CONFIG")
+_vault_backend = click.option("--backend", help="Only this one of the configuration's.")
+_vault_token = click.option(
+    "--token-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="An operator's token; without, BAO_TOKEN or VAULT_TOKEN.",
+)
+_vault_login = click.option(
+    "--login-role", default="lockstep", show_default=True, help="The name of the broker's AppRole."
+)
+
+
+@vault.command("check", epilog=_CODES)
+@_vault_file
+@_vault_backend
+@_vault_token
+@_vault_login
+@click.option("--gated", multiple=True, help="A policy that attestation tokens lead to; may be given again.")
+@click.option("--json", "as_json", is_flag=True, help="Findings as JSON on stdout.")
+def vault_check(
+    file: Path,
+    backend: str | None,
+    token_file: Path | None,
+    login_role: str,
+    gated: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Say what is missing or too wide at the server, and print the command that mends it.
+
+    Logs in as the broker would. With an operator's token it also reads policies
+    and roles; for each policy it then makes two tokens of a minute, to ask the
+    server what they may, and revokes them. It changes nothing.
+    """
+    with _verdicts(), _vault_verdicts():
+        from broker import vault_console
+
+        token = _operator_token(token_file)
+        vaults = _vaults(file, backend, login_role)
+        if not vault_console.check(vaults, token, gated, as_json=as_json):
+            sys.exit(FOUND)
+
+
+@vault.command("setup", epilog=_CODES)
+@_vault_file
+@_vault_backend
+@_vault_token
+@_vault_login
+@click.option("--dry-run", is_flag=True, help="Print every command as a shell script; ask no server.")
+@click.option(
+    "--tool", type=click.Choice(["bao", "vault"]), default="bao", help="With --dry-run: whose commands."
+)
+@click.option("--yes", is_flag=True, help="Do not ask before doing it.")
+@click.option("--json", "as_json", is_flag=True, help="What was found and done as JSON on stdout.")
+def vault_setup(
+    file: Path,
+    backend: str | None,
+    token_file: Path | None,
+    login_role: str,
+    dry_run: bool,
+    tool: str,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Make policies, token role and login at the server, with an operator's token.
+
+    What is as it should be is left alone, so that it may be run again. Engines
+    and their roles stay yours: docs/vault.md.
+    """
+    with _verdicts(), _vault_verdicts():
+        from broker import vault_console
+
+        vaults = _vaults(file, backend, login_role)
+        if dry_run:
+            vault_console.dry_run(vaults, tool, as_json=as_json)
+            return
+        token = _operator_token(token_file)
+        if not token:
+            raise click.UsageError("no operator's token: give --token-file, BAO_TOKEN or VAULT_TOKEN")
+        if as_json and not yes:
+            raise click.UsageError("--json does not ask: add --yes")
+        vault_console.set_up(vaults, token, yes=yes, as_json=as_json)
+
+
 @main.command()
 def version() -> None:
     """Print the version."""
@@ -216,6 +310,36 @@ def _load(file: Path) -> Settings:
     from broker.settings import load
 
     return load(file, os.environ)
+
+
+def _vaults(file: Path, backend: str | None, login_role: str) -> tuple[tuple[Wanted, VaultOptions], ...]:
+    from broker.bootstrap.vault import vaults
+
+    found = vaults(_load(file), login_role)
+    chosen = tuple(item for item in found if backend in (None, item[0].backend))
+    if not chosen:
+        names = ", ".join(item[0].backend for item in found) or "none"
+        raise click.UsageError(f"the configuration has no such backend of kind vault (it has: {names})")
+    return chosen
+
+
+def _operator_token(file: Path | None) -> str:
+    from broker.crypto.keyfiles import read_secret
+
+    if file is not None:
+        return read_secret(file).decode("ascii", "replace").strip()
+    return os.environ.get("BAO_TOKEN") or os.environ.get("VAULT_TOKEN") or ""
+
+
+@contextmanager
+def _vault_verdicts() -> Iterator[None]:
+    from broker.errors import Unavailable
+
+    try:
+        yield
+    except Unavailable as error:
+        click.echo(error.message, err=True)
+        sys.exit(VAULT)
 
 
 def _exports(laptop: Laptop) -> Iterator[str]:

@@ -44,8 +44,7 @@ def plan(wanted: Wanted) -> tuple[Act, ...]:
     """Everything that a server needs for this configuration but engines and their roles, in order."""
     return (
         broker_policy(wanted),
-        credentials_policy(wanted),
-        token_role(wanted),
+        *((credentials_policy(wanted), token_role(wanted)) if wanted.uses else ()),
         login_mount(wanted.login),
         *login_role(wanted),
         *login_files(wanted.login),

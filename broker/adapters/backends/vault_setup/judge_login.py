@@ -18,7 +18,8 @@ _NOBODY: Final = "the broker cannot log in"
 
 def judge_login(wanted: Wanted, facts: Facts) -> Iterator[Finding]:
     """Token role, auth method, its role, and whether a login works."""
-    yield from _token_role(wanted, facts.token_role)
+    if wanted.uses:
+        yield from _token_role(wanted, facts.token_role)
     yield from _mount(wanted, facts)
     if facts.login_mount is not None:
         yield from _role(wanted, facts.login_role)

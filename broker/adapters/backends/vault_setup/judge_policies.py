@@ -19,7 +19,8 @@ ENTITY: Final = "identity/entity/id/*"
 def judge_policies(wanted: Wanted, facts: Facts) -> Iterator[Finding]:
     """Both policies, and what the broker's own token has beside its policy."""
     yield from _broker(wanted, facts)
-    yield from _credentials(wanted, facts)
+    if wanted.uses:
+        yield from _credentials(wanted, facts)
 
 
 def _broker(wanted: Wanted, facts: Facts) -> Iterator[Finding]:

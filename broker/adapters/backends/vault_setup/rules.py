@@ -36,23 +36,8 @@ def broker_rules(wanted: Wanted) -> tuple[Rule, ...]:
     leases = tuple(f"{path}/*" for path in sorted({use.path for use in wanted.uses if use.leases}))
     ids = {"lease_id": leases}
     return (
-        Rule(
-            f"auth/token/create/{wanted.token_role}",
-            UPDATE,
-            "one service token per instance, through the token role and never beside it",
-            allowed={
-                "entity_alias": (wanted.aliases,),
-                "ttl": (),
-                "display_name": (),
-                "policies": (),
-                "no_default_policy": (True,),
-                "renewable": (True,),
-                "type": ("service",),
-            },
-            needed=("entity_alias", "ttl"),
-        ),
+        *(_making(wanted) if wanted.uses else ()),
         Rule("auth/token/lookup-accessor", UPDATE, "is it gone?"),
-        Rule("auth/token/renew-accessor", UPDATE, "while the attestation lives"),
         Rule("auth/token/revoke-accessor", UPDATE, "it can revoke any token whose accessor it learns"),
         Rule("auth/token/lookup-self", READ, "its own token"),
         Rule("auth/token/renew-self", UPDATE, "its own token"),
@@ -114,4 +99,25 @@ def janitor_rules() -> tuple[Rule, ...]:
     return (
         Rule("identity/entity-alias/id", LIST, "which instances exist"),
         Rule("identity/entity/id/*", frozenset({"read", "delete"}), "deleting one revives its logins"),
+    )
+
+
+def _making(wanted: Wanted) -> tuple[Rule, ...]:
+    return (
+        Rule(
+            f"auth/token/create/{wanted.token_role}",
+            UPDATE,
+            "one service token per instance, through the token role and never beside it",
+            allowed={
+                "entity_alias": (wanted.aliases,),
+                "ttl": (),
+                "display_name": (),
+                "policies": (),
+                "no_default_policy": (True,),
+                "renewable": (True,),
+                "type": ("service",),
+            },
+            needed=("entity_alias", "ttl"),
+        ),
+        Rule("auth/token/renew-accessor", UPDATE, "while the attestation lives"),
     )
