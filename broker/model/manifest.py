@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
@@ -110,20 +110,20 @@ class Manifest:
     not_before: float
     not_after: float
     supersedes: int = 0
-    _approved: frozenset[bytes] = field(init=False, repr=False, compare=False)
+    _approved: frozenset[tuple[UnitKind, bytes]] = field(init=False, repr=False, compare=False)
     _required: tuple[ManifestUnit, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # Derived once: a detector's report and every appraisal ask for these.
-        approved = {unit.digest for unit in self.units}
-        for entry in self.units.values():
-            approved.update(entry.file_digests)
+        approved = {(unit.kind, unit.digest) for unit in self.units}
+        for unit, entry in self.units.items():
+            approved.update((unit.kind, digest) for digest in entry.file_digests)
         object.__setattr__(self, "_approved", frozenset(approved))
         object.__setattr__(self, "_required", tuple(entry for entry in self.units.values() if entry.required))
 
-    def approved_digests(self) -> frozenset[bytes]:
-        """Every digest that a detector may meet: unit digests and whole-file digests."""
-        return self._approved
+    def approves_digest(self, digest: bytes, kinds: Iterable[UnitKind]) -> bool:
+        """True where a unit of one of `kinds` has this digest, or a whole file of this digest."""
+        return any((kind, digest) in self._approved for kind in kinds)
 
     def required_units(self) -> tuple[ManifestUnit, ...]:
         """Entries whose unit must run."""
@@ -154,11 +154,9 @@ class ReferenceValues:
                 return found
         return None
 
-    def approves_digest(self, digest: bytes) -> bool:
-        """True where some layer approves a unit or a whole file of this digest."""
-        return digest in self.manifest.approved_digests() or any(
-            digest in layer.approved_digests() for layer in self.layers
-        )
+    def approves_digest(self, digest: bytes, kinds: Collection[UnitKind] = tuple(UnitKind)) -> bool:
+        """True where some layer approves a unit of one of `kinds` with this digest, or with such a whole file."""
+        return any(layer.approves_digest(digest, kinds) for layer in (self.manifest, *self.layers))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from broker.errors import LimitExceeded, NotFound
 from broker.ledger import Ledger
@@ -25,6 +26,7 @@ from broker.ports import (
 )
 from broker.report.acting import Acting, ReportLimits, Sentence, room
 from broker.report.match import MATCH_LIMIT, Hit, Match, Matcher, ended
+from lockstep.formats import UnitKind
 
 SELF = DetectorPolicy(
     name="self",
@@ -41,17 +43,25 @@ SELF = DetectorPolicy(
 _OF_THE_SENSOR = frozenset({DetectionKind.SENSOR_BLIND, DetectionKind.HEARTBEAT})
 """Kinds that say something of the sensor and nothing of code."""
 
-_BY_CONTENT = frozenset(
+_ANY_CODE = frozenset(UnitKind)
+_BY_CONTENT = MappingProxyType(
     {
-        DetectionKind.LIBRARY,
-        DetectionKind.EXEC,
-        DetectionKind.MEMFD,
-        DetectionKind.SCRIPT,
-        DetectionKind.DOWNLOAD,
-        DetectionKind.MODULE,
+        DetectionKind.LIBRARY: frozenset({UnitKind.SHARED_OBJECT}),
+        # What begins with #! is started too; the interpreter that it names is a report of its own.
+        DetectionKind.EXEC: frozenset(
+            {UnitKind.EXECUTABLE, UnitKind.SCRIPT, UnitKind.PYTHON_SOURCE, UnitKind.MODULE_JS}
+        ),
+        DetectionKind.SCRIPT: _ANY_CODE - {UnitKind.EXECUTABLE, UnitKind.SHARED_OBJECT, UnitKind.MODEL},
+        DetectionKind.MODULE: _ANY_CODE - {UnitKind.EXECUTABLE, UnitKind.SHARED_OBJECT, UnitKind.MODEL},
+        # These say how it came, not what it is.
+        DetectionKind.MEMFD: _ANY_CODE,
+        DetectionKind.DOWNLOAD: _ANY_CODE,
     }
 )
-"""Kinds whose digest is of what ran. A patched or injected process still has its approved file's digest."""
+"""Kinds whose digest is of what ran, and as which units that may be approved: an approved model is no library.
+
+A patched or injected process still has its approved file's digest.
+"""
 
 
 class Reporter:
@@ -163,10 +173,11 @@ class Reporter:
         """Code that the workload's manifest for this role approves is no violation of it."""
         digest = detection.object.digest
         result = attestation.result_for(role.manifests)
-        if not digest or detection.kind not in _BY_CONTENT or result is None or not result.manifests:
+        kinds = _BY_CONTENT.get(detection.kind)
+        if not digest or kinds is None or result is None or not result.manifests:
             return False
         reference = await self._manifests.by_digests(result.manifests)
-        return reference is not None and reference.approves_digest(digest)
+        return reference is not None and reference.approves_digest(digest, kinds)
 
     async def _sentence(
         self,

@@ -17,7 +17,7 @@ from broker.model.identity import IdentityMatch, InstanceClaims
 from broker.model.manifest import ManifestUnit
 from broker.model.revocation import SelectorKind
 from broker.model.role import Action, AfterRevocation, Cap, Mode, Rate
-from lockstep.formats import Reason
+from lockstep.formats import Reason, UnitKind
 from tests.support.house import HOUR, House, Workload, policy, role
 from tests.support.manifests import digest, unit
 
@@ -213,7 +213,7 @@ class TestTheBrokerDecides:
     async def test_what_the_manifest_approves_is_no_violation(self) -> None:
         house = await House.open()
         workload = await house.attested("app")
-        answer = await house.report(attestation=workload.id, code="lib")
+        answer = await house.report(attestation=workload.id, code="lib", kind=DetectionKind.MODULE)
         assert (answer.state, answer.reason) == (DetectionState.UNRELATED, "approved by the manifest")
         assert await state(workload) is AttestationState.ALIVE
 
@@ -224,6 +224,21 @@ class TestTheBrokerDecides:
         workload = await house.attested("app")
         answer = await house.report(attestation=workload.id, code="app.pyc", kind=DetectionKind.MODULE)
         assert answer.state is DetectionState.UNRELATED
+
+    @pytest.mark.parametrize("kind", [DetectionKind.LIBRARY, DetectionKind.EXEC])
+    async def test_approved_as_another_kind_of_code_is_not_approved(self, kind: DetectionKind) -> None:
+        house = await House.open(publish=False)
+        await house.publish(1, ManifestUnit(unit("app")), ManifestUnit(unit("model", UnitKind.MODEL)))
+        workload = await house.attested("app")
+        answer = await house.report(attestation=workload.id, code="model", kind=kind)
+        assert answer.state is DetectionState.APPLIED
+
+    @pytest.mark.parametrize("kind", [DetectionKind.MEMFD, DetectionKind.DOWNLOAD])
+    async def test_a_report_that_says_no_kind_of_code_goes_by_the_digest(self, kind: DetectionKind) -> None:
+        house = await House.open()
+        workload = await house.attested("app")
+        answer = await house.report(attestation=workload.id, code="lib", kind=kind)
+        assert (answer.state, answer.reason) == (DetectionState.UNRELATED, "approved by the manifest")
 
     @pytest.mark.parametrize(
         "kind",
@@ -523,7 +538,9 @@ class TestSelf:
         watched = await house.attested(subject="watched")
         assert (await watched.report_self()).state is DetectionState.OBSERVED
         workload = await house.attested("app")
-        assert (await workload.report_self(code="lib")).state is DetectionState.UNRELATED
+        assert (
+            await workload.report_self(code="lib", kind=DetectionKind.MODULE)
+        ).state is DetectionState.UNRELATED
         assert (await workload.report_self(event="e")).state is DetectionState.APPLIED
         assert (await workload.report_self(event="e")).state is DetectionState.DUPLICATE
         assert (await workload.report_self(event="f")).state is DetectionState.DUPLICATE

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from broker.adapters.state.sqlite import SqliteState
-from broker.errors import Conflict, Denied
+from broker.errors import Denied, Unauthenticated
 from broker.model.attestation import AttestationState
 from broker.model.credential import LeaseState
 from broker.model.detection import DetectionState
@@ -99,14 +99,14 @@ async def test_a_crowd_at_once(house: House) -> None:
         *(house.issuer.issue(caller, "db", f"r-{number}") for number in range(20)), return_exceptions=True
     )
     assert sum(isinstance(item, IssueAnswer) for item in issued) == 1
-    assert sum(isinstance(item, Conflict) for item in issued) == 19
+    assert sum(isinstance(item, Unauthenticated) for item in issued) == 19
     again = [workload.later("lib"), workload.later("extra")]
     proofs = [house.proof(workload.thumbprint) for _ in again]
     both = await asyncio.gather(
         *(house.verifier.reattest(order, use) for order, use in zip(again, proofs, strict=True)),
         return_exceptions=True,
     )
-    assert sorted(type(item).__name__ for item in both) == ["AttestAnswer", "Conflict"]
+    assert sorted(type(item).__name__ for item in both) == ["AttestAnswer", "Unauthenticated"]
 
 
 async def test_a_flood_of_reports_stays_under_the_cap(house: House) -> None:
