@@ -106,7 +106,7 @@ async def test_a_crowd_at_once(house: House) -> None:
         *(house.verifier.reattest(order, use) for order, use in zip(again, proofs, strict=True)),
         return_exceptions=True,
     )
-    assert sorted(type(item).__name__ for item in both) == ["AttestAnswer", "Unauthenticated"]
+    assert sorted(type(item).__name__ for item in both) == ["AttestAnswer", "Conflict"]
 
 
 async def test_a_flood_of_reports_stays_under_the_cap(house: House) -> None:
