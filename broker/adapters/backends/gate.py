@@ -209,7 +209,9 @@ class GateAccounts:
         entity = self._known.get(attestation_id) or str((await self._entity(attestation_id)).get("id", ""))
         if not entity:
             return
-        answer = await self._session.ask("POST", f"identity/entity/id/{entity}", {"disabled": True})
+        answer = await self._session.ask(
+            "POST", f"identity/entity/id/{entity}", {"disabled": True}, lane=Lane.STOP
+        )
         if not answer.ok:
             self._known.pop(attestation_id, None)
             raise refused("stopping an instance", answer)
@@ -259,14 +261,14 @@ class GateAccounts:
 
     async def _entity(self, attestation_id: str) -> Mapping[str, Any]:
         body = {"alias_name": attestation_id, "alias_mount_accessor": await self._mount_accessor()}
-        answer = await self._session.ask("POST", "identity/lookup/entity", body)
+        answer = await self._session.ask("POST", "identity/lookup/entity", body, lane=Lane.STOP)
         if not answer.ok:
             raise refused("looking for an instance", answer)
         return answer.data
 
     async def _mount_accessor(self) -> str:
         if not self._mount:
-            answer = await self._session.ask("GET", "sys/auth")
+            answer = await self._session.ask("GET", "sys/auth", lane=Lane.STOP)
             mount = answer.data.get(f"{self._options.mount}/")
             accessor = mount.get("accessor") if isinstance(mount, dict) else None
             if not answer.ok or not isinstance(accessor, str) or not accessor:

@@ -38,6 +38,30 @@ async def waiting(database: Login, number: int) -> None:
             await asyncio.sleep(0.02)
 
 
+async def test_targets_that_hang_hold_up_no_stop(ground: Ground) -> None:
+    from tests.support.postgres import postgres
+
+    with postgres() as server:
+        path = ground.database(server.create_database())
+        async with plug(ground.options(connections=2, timeout=20.0)) as backend:
+            account = await opened(backend)
+            leases = []
+            for number in range(4):
+                wanted = grant(backend, account, path, id=f"L-{number}")
+                leases.append(replace(wanted.lease, handle=(await backend.issue(wanted)).handle))
+            server.freeze()
+            try:
+                taking = [asyncio.create_task(backend.revoke(lease)) for lease in leases]
+                # Until each worker has one, and others wait.
+                await asyncio.wait(taking, timeout=0.3)
+                async with asyncio.timeout(2):
+                    await backend.accounts.freeze("A-1")
+                assert not any(task.done() for task in taking)
+            finally:
+                server.thaw()
+            await asyncio.gather(*taking)
+
+
 def logins(database: Login) -> int:
     with database.connect() as look:
         found = look.execute("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'ls-A-1-%'").fetchone()

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from broker.adapters.backends.vault.errors import refused, unavailable
 from broker.adapters.backends.vault.session import VaultSession
+from broker.adapters.backends.vault.wire import Lane
 from broker.errors import Denied
 from lockstep.formats import Reason
 
@@ -53,7 +54,9 @@ class VaultEntities:
             entity = self._ids.get(attestation_id) or await self._find(attestation_id)
             if not entity:
                 return
-            answer = await self._session.ask("POST", f"identity/entity/id/{entity}", {"disabled": True})
+            answer = await self._session.ask(
+                "POST", f"identity/entity/id/{entity}", {"disabled": True}, lane=Lane.STOP
+            )
             if answer.ok:
                 _remember(self._stops, attestation_id, True)
                 return
@@ -109,7 +112,7 @@ class VaultEntities:
             "alias_name": entity_alias(attestation_id),
             "alias_mount_accessor": await self._mount_accessor(),
         }
-        answer = await self._session.ask("POST", "identity/lookup/entity", body)
+        answer = await self._session.ask("POST", "identity/lookup/entity", body, lane=Lane.STOP)
         if not answer.ok:
             raise refused("looking for an instance", answer)
         return answer.data or None
@@ -117,7 +120,7 @@ class VaultEntities:
     async def _mount_accessor(self) -> str:
         """Of the token store of the namespace: aliases are under it."""
         if not self._mount:
-            answer = await self._session.ask("GET", "sys/auth")
+            answer = await self._session.ask("GET", "sys/auth", lane=Lane.STOP)
             store = answer.data.get("token/")
             accessor = store.get("accessor") if isinstance(store, dict) else None
             if not answer.ok or not isinstance(accessor, str) or not accessor:

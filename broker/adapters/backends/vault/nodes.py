@@ -78,7 +78,7 @@ class Nodes:
     async def _ask(self, address: str) -> str:
         """Empty for the active node, else what it is."""
         try:
-            answer = await self._wire.exchange(address, Call("GET", "sys/health", lane=Lane.TAKE), PROBE)
+            answer = await self._wire.exchange(address, Call("GET", "sys/health", lane=Lane.STOP), PROBE)
         except (NotSent, Lost) as error:
             return str(error)
         return "" if answer.status == 200 else _WORDS.get(answer.status, f"answers {answer.status}")

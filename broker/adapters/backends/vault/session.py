@@ -224,7 +224,7 @@ class VaultSession:
             prepared = login_call(self._options.login)
         except KeyFileError as problem:
             raise self._login_refused(str(problem)) from None
-        call = Call("POST", prepared.path, prepared.body, certificate=prepared.certificate)
+        call = Call("POST", prepared.path, prepared.body, lane=Lane.STOP, certificate=prepared.certificate)
         answer = await self.send(call, again=True)
         token = answer.auth.get("client_token")
         if not answer.ok or not isinstance(token, str) or not token:
@@ -244,7 +244,9 @@ class VaultSession:
         """None where it is at its end."""
         now = self._clock.monotonic()
         try:
-            answer = await self.send(Call("POST", "auth/token/renew-self", {}, own.token), again=True)
+            answer = await self.send(
+                Call("POST", "auth/token/renew-self", {}, own.token, Lane.STOP), again=True
+            )
         except Unavailable:
             # It still lives; the call that needs it says what is wrong.
             return own
@@ -255,7 +257,9 @@ class VaultSession:
 
     async def _lives(self, own: _Own) -> bool:
         """False where the token itself is gone, rather than a right of it missing."""
-        answer = await self.send(Call("GET", "auth/token/lookup-self", token=own.token), again=True)
+        answer = await self.send(
+            Call("GET", "auth/token/lookup-self", None, own.token, Lane.STOP), again=True
+        )
         return answer.ok
 
 

@@ -21,10 +21,12 @@ _WAITING: Final = 1024
 
 
 class Lane(enum.Enum):
-    """Two sets of workers, so that taking back never waits behind issuing."""
+    """Sets of workers of their own: taking back never waits behind issuing, and stopping an instance never behind
+    targets that are slow to drop what is taken back."""
 
     GIVE = "give"
     TAKE = "take"
+    STOP = "stop"
 
 
 class NotSent(Exception):
