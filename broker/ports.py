@@ -407,7 +407,10 @@ class DetectionStore(Protocol):
     ) -> bool: ...
     async def by_event(self, detector: str, event_id: str) -> DetectionRecord | None: ...
     async def applied_instances(self, detector: str, since: float) -> int:
-        """How many distinct instances a detector's APPLIED reports have hit since a time."""
+        """How many distinct instances a detector's APPLIED reports have revoked since a time.
+
+        What a report only put in quarantine is no hit of its revocation, and does not count.
+        """
 
     async def page(
         self, states: Sequence[DetectionState], limit: int, after: str = ""

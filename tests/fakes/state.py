@@ -395,7 +395,8 @@ class MemoryDetections(Store):
         for record in self._view.read.detections.values():
             applied = record.state is DetectionState.APPLIED and record.received_at >= since
             if applied and record.detection.detector == detector:
-                found.update(record.instances)
+                hits = self._view.read.hits
+                found.update(item for item in record.instances if (record.revocation_id, item) in hits)
         return len(found)
 
     async def page(

@@ -53,14 +53,18 @@ async def test_by_event_is_the_first_report(state: StateStore) -> None:
 
 async def test_applied_instances_are_distinct(state: StateStore) -> None:
     call = Call(state)
+    await call.revocations.hit("rev-000001", ["a", "b", "c", "d", "e"])
     await call.detections.add(detection(1, instances=("a", "b")))
     await call.detections.add(detection(2, instances=("b", "c")))
     await call.detections.add(detection(3, instances=()))
     await call.detections.add(detection(4, instances=("d",), state=DetectionState.OBSERVED))
     other = detection(5, instances=("e",))
     await call.detections.add(replace(other, detection=replace(other.detection, detector="other")))
+    await call.detections.add(detection(6, instances=("a", "only banned"), revocation_id="rev-000002"))
     assert await call.detections.applied_instances("falco", 0.0) == 3
-    assert await call.detections.applied_instances("falco", NOW + 2) == 2
+    assert (
+        await call.detections.applied_instances("falco", NOW + 2) == 2
+    )  # not the sixth, which revoked nobody
     assert await call.detections.applied_instances("falco", NOW + 2.5) == 0
     assert await call.detections.applied_instances("never", 0.0) == 0
 

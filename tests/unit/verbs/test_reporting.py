@@ -349,6 +349,17 @@ class TestCaps:
         held = await house.look(lambda tx: tx.detections.page((DetectionState.HELD,), 9))
         assert [item.instances for item in held] == [(second.id,)]
 
+    async def test_what_a_detector_put_in_quarantine_leaves_room_for_what_it_revokes(self) -> None:
+        house = await House.open(*RETRY)
+        detector = policy(cap=Cap(1, 1.0, HOUR), actions={"exec": Action.QUARANTINE})
+        first = await witnessed(house)
+        second = await witnessed(house, pid=8, container_id="c-2", pod_uid="pod-2")
+        quarantined = await house.report(detector=detector, attestation=first.id, kind=DetectionKind.EXEC)
+        assert quarantined.state is DetectionState.APPLIED
+        answer = await house.report(detector=detector, attestation=second.id)
+        assert answer.state is DetectionState.APPLIED
+        assert await state(second) is AttestationState.REVOKED
+
     async def test_the_period_gives_room_again(self) -> None:
         house = await House.open(*RETRY)
         detector = policy(cap=Cap(1, 1.0, 100.0))

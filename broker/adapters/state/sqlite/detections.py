@@ -58,7 +58,7 @@ class SqliteDetections:
         return None if row is None else _read(row)
 
     async def applied_instances(self, detector: str, since: float) -> int:
-        """How many distinct instances a detector's APPLIED reports, received at or after `since`, have hit."""
+        """How many distinct instances a detector's APPLIED reports, received at or after `since`, have revoked."""
         row = self._db.one("detections.applied_instances", (detector, since))
         return 0 if row is None else int(row[0])
 

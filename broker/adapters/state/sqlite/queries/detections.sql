@@ -15,7 +15,9 @@ SELECT * FROM detections WHERE detector = ? AND event_id = ? ORDER BY id LIMIT 1
 -- name: applied_instances
 SELECT count(DISTINCT i.value)
 FROM detections AS d, json_each(d.instances) AS i
-WHERE d.state = 'applied' AND d.detector = ? AND d.received_at >= ?;
+WHERE d.state = 'applied' AND d.detector = ? AND d.received_at >= ? AND EXISTS (
+    SELECT 1 FROM revocation_hits AS h WHERE h.revocation_id = d.revocation_id AND h.attestation_id = i.value
+);
 
 -- name: page
 SELECT * FROM detections WHERE id > ? ORDER BY id LIMIT ?;
