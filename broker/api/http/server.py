@@ -118,9 +118,10 @@ def _patient(limits: Limits) -> type[asyncio.Protocol]:
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            if self.conn.their_state is not h11.IDLE:
+            # A body that goes on after the answer is read by nobody, and each byte of it ends uvicorn's own timer.
+            if self.conn.their_state is not h11.IDLE and self.conn.our_state is not h11.DONE:
                 self._disarm()
-            elif self.conn.trailing_data[0]:
+            elif self.conn.trailing_data[0] or self.timeout_keep_alive_task is None:
                 self._arm()
 
         def connection_lost(self, exc: Exception | None) -> None:

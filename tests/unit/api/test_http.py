@@ -176,6 +176,19 @@ async def test_a_later_head_has_its_deadline_too(tmp_path: Path) -> None:
         writer.close()
 
 
+@pytest.mark.parametrize("rest", [b"x", b"x" * 50])
+async def test_a_body_after_its_answer_keeps_no_connection(tmp_path: Path, rest: bytes) -> None:
+    """What is answered before its body came is nobody's business any more, and has no timer of uvicorn's."""
+    async with porch(tmp_path, http=True, limits=Limits(head=0.3)) as found:
+        reader, writer = await raw_connection(found)
+        writer.write(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n")
+        assert b" 404 " in await reader.readline()
+        writer.write(rest)
+        async with asyncio.timeout(5):
+            await reader.read()
+        writer.close()
+
+
 async def test_a_drop_at_a_time_buys_no_time(tmp_path: Path) -> None:
     async with porch(tmp_path, http=True, limits=Limits(head=0.5)) as found:
         reader, writer = await raw_connection(found)
