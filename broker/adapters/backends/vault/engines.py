@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from broker.model.role import Revocability
 
-_KEYS: Final = frozenset({"path", "engine", "method", "data", "revocability", "cutter"})
+_KEYS: Final = frozenset({"path", "engine", "method", "data", "revocability", "cutter", "target"})
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 _CLOSED: Final = frozenset({"sys", "auth", "identity", "cubbyhole"})
 _MAX_PATH: Final = 512
@@ -117,6 +117,11 @@ def check_parameters(parameters: Mapping[str, Any], mounts: Mapping[str, str]) -
     cutter = parameters.get("cutter", "-")
     if not isinstance(cutter, str) or not cutter:
         raise ValueError("cutter: must be the name of a cutter")
+    target = parameters.get("target", {})
+    if not isinstance(target, Mapping) or not all(
+        isinstance(value, str | int) and not isinstance(value, bool) for value in target.values()
+    ):
+        raise ValueError("target: must be a table of texts and numbers, such as host, port, database")
     plan(parameters, mounts)
 
 

@@ -36,21 +36,33 @@ class Nodes:
         self._addresses = [origin(address) for address in addresses]
         self._active = ""
         self._looked = float("-inf")
+        self._missed = float("-inf")
+        self._why = ""
         self._looking = asyncio.Lock()
 
     async def active(self) -> str:
         """Its address. Raises `NoActiveNode`."""
         if self._fresh():
             return self._active
+        began = self._clock.monotonic()
         async with self._looking:
-            if not self._fresh():
+            if self._fresh():
+                return self._active
+            # Whoever waited while another looked has the same answer.
+            if self._missed < began:
                 await self._look()
+            if not self._fresh():
+                raise NoActiveNode(self._why)
             return self._active
 
     def suspect(self, address: str) -> None:
         """It did not answer as the active node does: look again before the next call."""
         if address == self._active:
             self._looked = float("-inf")
+
+    def doubt(self) -> None:
+        """Look again before the next call."""
+        self._looked = float("-inf")
 
     def redirected(self, location: str) -> bool:
         """A standby names the active node; False where that is none of ours."""
@@ -67,9 +79,9 @@ class Nodes:
         found = await asyncio.gather(*(self._ask(address) for address in self._addresses))
         active = [address for address, word in zip(self._addresses, found, strict=True) if not word]
         if not active:
-            raise NoActiveNode(
-                ", ".join(f"{address}: {word}" for address, word in zip(self._addresses, found, strict=True))
-            )
+            self._missed = self._clock.monotonic()
+            self._why = ", ".join(map(": ".join, zip(self._addresses, found, strict=True)))
+            return
         # Where two claim it, the one that we know steps down soon, or is right.
         if self._active not in active:
             self._active = active[0]

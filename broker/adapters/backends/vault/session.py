@@ -13,7 +13,7 @@ from broker.adapters.backends.vault.circuit import Circuit
 from broker.adapters.backends.vault.errors import refused, unavailable
 from broker.adapters.backends.vault.flights import Flight
 from broker.adapters.backends.vault.login import login_call
-from broker.adapters.backends.vault.nodes import NoActiveNode, Nodes
+from broker.adapters.backends.vault.nodes import PROBE, NoActiveNode, Nodes
 from broker.adapters.backends.vault.options import VaultOptions
 from broker.adapters.backends.vault.wire import Answer, Call, Lane, Lost, NotSent, Wire
 from broker.crypto.keyfiles import KeyFileError
@@ -34,6 +34,10 @@ _MAYBE_DONE: Final = frozenset({502, 504})
 
 class _Again(Exception):
     """Worth another try."""
+
+
+class _Nowhere(_Again):
+    """No node says that it is active."""
 
 
 class _Failed(Exception):
@@ -114,10 +118,12 @@ class VaultSession:
                 except _Again:
                     # At once, first: a kept connection that has ended is no trouble of the server's.
                     answer = await self._more_tries()(self._once, call, again, flight)
+        except _Nowhere as nowhere:
+            raise self._failed(str(nowhere)) from None
         except (_Again, _Failed) as failure:
-            raise self._failed(str(failure)) from None
+            raise await self._doubted(call, str(failure)) from None
         except TimeoutError:
-            raise self._failed(f"no answer within {self._options.timeout:g} s") from None
+            raise await self._doubted(call, f"no answer within {self._options.timeout:g} s") from None
         self._answered()
         if answer.status == 429:
             if call.lane is Lane.GIVE:
@@ -149,7 +155,7 @@ class VaultSession:
         try:
             address = await self._nodes.active()
         except NoActiveNode as nothing:
-            raise _Again(str(nothing)) from None
+            raise _Nowhere(str(nothing)) from None
         flight.open = True
         try:
             answer = await self._wire.exchange(address, call, self._options.timeout)
@@ -181,6 +187,19 @@ class VaultSession:
         if self._trouble:
             self._trouble = ""
             self._warn(f"backend {self._name}: answers again")
+
+    async def _doubted(self, call: Call, why: str) -> Unavailable:
+        """One act was not answered: only a node that does not answer for itself either is away. A target that
+        hangs must not close the way to everything else."""
+        self._nodes.doubt()
+        try:
+            async with asyncio.timeout(2 * PROBE):
+                await self._nodes.active()
+        except (NoActiveNode, TimeoutError):
+            return self._failed(why)
+        self._answered()
+        self._tell(f"{call.method} {call.path.partition('?')[0]}: {why}")
+        return unavailable("the backend did not answer in time")
 
     def _failed(self, why: str) -> Unavailable:
         self._circuit.failed()
