@@ -27,7 +27,7 @@ from broker.bootstrap.roots import ClientRoots
 from broker.bootstrap.secret import challenge_secret
 from broker.bootstrap.verbs import Verbs, make_verbs
 from broker.crypto.keyfiles import KeyFileError
-from broker.crypto.ring import JwtRing, ring_from_files
+from broker.crypto.ring import JwtRing, ring_from_files, ring_keys
 from broker.errors import LockstepError, Unavailable
 from broker.ports import Transaction
 from broker.settings import ConfigurationRefused, Problem, Settings
@@ -185,13 +185,12 @@ class Broker:
                     settings, self._parts(settings), self._state, self._manifests, self._live.generation
                 )
                 await self._record_roles(settings)
-                if self._roots is not None:
-                    self._roots.reload()
-                self._doors.reload()
+                # Everything that can be wrong is read before anything is put in force.
                 keys = settings.server.keys
-                self._ring.load(keys.credentials.active, keys.credentials.old)
-                if self._gate is not None and keys.gate is not None:
-                    self._gate.load(keys.gate.active, keys.gate.old)
+                credentials = ring_keys(keys.credentials.active, keys.credentials.old)
+                gate = ring_keys(keys.gate.active, keys.gate.old) if keys.gate is not None else None
+                roots = self._roots.read() if self._roots is not None else b""
+                self._doors.reload()
             except ConfigurationRefused as error:
                 for problem in error.problems:
                     self._log.error("configuration refused", problem=str(problem))
@@ -202,6 +201,11 @@ class Broker:
             except LockstepError as error:
                 self._log.error("configuration refused", problem=f"state: {error.message}")
                 return False
+            if self._roots is not None:
+                self._roots.replace(roots)
+            self._ring.replace(*credentials)
+            if self._gate is not None and gate is not None:
+                self._gate.replace(*gate)
             last, self._live.generation, self._settings = self._live.generation, fresh, settings
             self._manifests.invalidate()
             watch_leases(fresh)

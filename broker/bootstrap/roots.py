@@ -13,22 +13,23 @@ _MAX: Final = 4 * 1024 * 1024
 
 
 class ClientRoots:
-    """PEM bytes in memory, since TLS asks on every connection; `reload` reads the file anew."""
+    """PEM bytes in memory, since TLS asks on every connection."""
 
     def __init__(self, path: Path) -> None:
         """Raises `KeyFileError`."""
         self._path = path
-        self._pem = self._read()
+        self._pem = self.read()
 
     def pem(self) -> bytes:
         """The roots."""
         return self._pem
 
-    def reload(self) -> None:
-        """Raises `KeyFileError` and then leaves the roots as they were."""
-        self._pem = self._read()
+    def replace(self, pem: bytes) -> None:
+        """Put in force what `read` has given."""
+        self._pem = pem
 
-    def _read(self) -> bytes:
+    def read(self) -> bytes:
+        """What the file says now. Raises `KeyFileError`."""
         pem = read_public(self._path, limit=_MAX)
         try:
             x509.load_pem_x509_certificates(pem)

@@ -58,7 +58,7 @@ class JwtRing:
 
     def load(self, active: str | os.PathLike[str], others: Sequence[str | os.PathLike[str]] = ()) -> None:
         """`replace` from key files. Raises `KeyFileError` and then leaves the ring as it was."""
-        self.replace(load_private_key(active), [load_public_key(path) for path in others])
+        self.replace(*ring_keys(active, others))
 
     @property
     def key_id(self) -> str:
@@ -102,6 +102,13 @@ class JwtRing:
         return {"keys": [_jwk(key) for key in self._keys.known.keys.values()]}
 
 
+def ring_keys(
+    active: str | os.PathLike[str], others: Sequence[str | os.PathLike[str]] = ()
+) -> tuple[PrivateKey, list[PublicKey]]:
+    """What `JwtRing.replace` takes, read from files. Raises `KeyFileError`."""
+    return load_private_key(active), [load_public_key(path) for path in others]
+
+
 def ring_from_files(
     active: str | os.PathLike[str],
     others: Sequence[str | os.PathLike[str]] = (),
@@ -110,8 +117,8 @@ def ring_from_files(
     token_type: str = CREDENTIAL_TYPE,
 ) -> JwtRing:
     """A ring whose private key and other public keys lie in files. Raises `KeyFileError`."""
-    public = [load_public_key(path) for path in others]
-    return JwtRing(load_private_key(active), issuer=issuer, others=public, token_type=token_type)
+    key, public = ring_keys(active, others)
+    return JwtRing(key, issuer=issuer, others=public, token_type=token_type)
 
 
 def _generation(active: PrivateKey, others: Sequence[PublicKey]) -> _Keys:
