@@ -32,12 +32,16 @@ from broker.ports import AuditLog, RevocationFeed, StateStore, Transaction
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One entry of a denial: what, and whether it cuts, bans, and until when (seconds, UTC)."""
+    """One entry of a denial: what, and whether it cuts, bans, and until when (seconds, UTC).
+
+    `audience` limits which resource servers see it, empty for all.
+    """
 
     selector: Selector
     cut: bool
     ban: bool
     until: float | None = None
+    audience: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +126,14 @@ class Ledger:
         the state cannot be written: memory goes on denying.
         """
         denials = self._feed.denials
-        bodies = [_entry(denial, target) for target in dict.fromkeys(denial.targets)]
-        ticket = denials.anticipate(bodies)
+        ticket = denials.anticipate(_bodies(denial))
         known = False
         try:
 
             async def work(tx: Transaction) -> Denied | None:
                 if first is not None and not await first(tx):
                     return None
-                return await _write(tx, denial, bodies)
+                return await write(tx, denial)
 
             denied = await self._state.transact(work, urgent=True)
             if denied is None:
@@ -160,8 +163,16 @@ class Ledger:
             return False  # durable all the same; the feed's age says the rest
 
 
-async def _write(tx: Transaction, denial: Denial, bodies: Sequence[NewEntry]) -> Denied:
-    entries = tuple(await tx.revocations.append(bodies))
+def _bodies(denial: Denial) -> Sequence[NewEntry]:
+    return [_entry(denial, target) for target in dict.fromkeys(denial.targets)]
+
+
+async def write(tx: Transaction, denial: Denial) -> Denied:
+    """A denial as a part of another transaction; whoever commits that announces the entries.
+
+    Memory denies only from then on: for what a holder gives up, where nothing is urgent.
+    """
+    entries = tuple(await tx.revocations.append(_bodies(denial)))
     await tx.attestations.end(denial.attestations, AttestationState.REVOKED)
     target = denial.targets[0]
     await tx.revocations.put(
@@ -203,6 +214,7 @@ def _entry(denial: Denial, target: Target) -> NewEntry:
         reason=denial.reason,
         ticket=denial.ticket,
         decision_id=denial.decision.id,
+        audience=target.audience,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from broker.issue.returning import Cut, checked_offline, cut, usable
 from broker.issue.rules import Refused, grant_of, lifetime, objection, renewal_objection
 from broker.model.account import Account, AccountState
 from broker.model.appraisal import Status
@@ -27,7 +28,8 @@ class IssueLimits:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A lease that is durable, and what the backend needs; `before` is the lease that a renewal extends.
+    """A lease that is durable, and what the backend needs; `before` is the lease that a renewal extends,
+    `cut` what was written of the earlier lease of a request that came again.
 
     Where the backend keeps accounts, the grant names the one that the credential
     hangs on; it may still have to be opened.
@@ -38,6 +40,7 @@ class Granted:
     attestation: Attestation
     decision: Decision
     before: Lease | None = None
+    cut: Cut | None = None
 
 
 async def claimed(tx: Transaction, caller: WorkloadCaller) -> Attestation | Refused:
@@ -53,7 +56,7 @@ async def claimed(tx: Transaction, caller: WorkloadCaller) -> Attestation | Refu
 
 async def begin_end(tx: Transaction, lease: Lease, now: float, detail: str = "") -> Lease:
     """PENDING and ACTIVE become REVOKING; what has gone further stays as it is."""
-    if lease.state not in (LeaseState.PENDING, LeaseState.ACTIVE):
+    if not usable(lease):
         return lease
     ended = replace(
         lease, state=LeaseState.REVOKING, next_attempt_at=now, detail=(detail or lease.detail)[:200]
@@ -80,16 +83,17 @@ class Granting:
         as_of: int,
         now: float,
     ) -> Granted | Refused:
-        """A new lease."""
+        """A new lease; the earlier one of the same request ends in the same transaction."""
         problem = await objection(tx, self._feed.denials, attestation, role, now)
         if problem is not None:
             return await self.refuse(tx, attestation, role.name, DecisionKind.ISSUE, problem, now)
         earlier = await tx.leases.by_request(attestation.id, request_id)
-        if earlier is not None:
+        lost = None
+        if earlier is not None and usable(earlier):
             # The first answer was lost: nobody can use it, so it must not stay.
-            await begin_end(tx, earlier, now, "asked for again")
+            lost = await self._lose(tx, earlier, backend if earlier.backend == role.backend else None, now)
         if await tx.leases.unsettled([attestation.id]) >= self._limits.leases:
-            return Refused(Reason.RATE_LIMITED, "too many live leases of this attestation")
+            return Refused(Reason.RATE_LIMITED, "too many live leases of this attestation", cut=lost)
         ceiling = now + role.max_life
         ttl = lifetime(attestation, role, now, ceiling)
         decision = self._grant_decision(attestation, role, DecisionKind.ISSUE, now)
@@ -123,7 +127,17 @@ class Granting:
         )
         await tx.leases.open(lease)
         await tx.decisions.add(decision)
-        return Granted(lease, grant_of(lease, attestation, role, ttl, account), attestation, decision)
+        grant = grant_of(lease, attestation, role, ttl, account)
+        return Granted(lease, grant, attestation, decision, cut=lost)
+
+    async def _lose(
+        self, tx: Transaction, earlier: Lease, backend: CredentialBackend | None, now: float
+    ) -> Cut | None:
+        why = "asked for again"
+        await begin_end(tx, earlier, now, why)
+        if not checked_offline(earlier, backend):
+            return None
+        return await cut(tx, earlier, self._entropy, now, actor=earlier.identity, reason=why, aloud=False)
 
     async def _account(
         self, tx: Transaction, attestation: Attestation, role: Role, backend: CredentialBackend, now: float

@@ -8,6 +8,7 @@ from dataclasses import replace
 from broker.errors import InvalidRequest
 from broker.issue.delivery import Delivery
 from broker.issue.granting import Granted, Granting, IssueLimits, begin_end, claimed
+from broker.issue.returning import Cut, checked_offline, cut, usable
 from broker.issue.rules import Refused, is_good
 from broker.model.caller import OperatorCaller, WorkloadCaller
 from broker.model.credential import Lease, LeaseState
@@ -50,6 +51,7 @@ class Issuer:
         limits: IssueLimits,
     ) -> None:
         self._clock = clock
+        self._entropy = entropy
         self._roles = roles
         self._backends = backends
         self._state = state
@@ -120,10 +122,10 @@ class Issuer:
         return IssueAnswer(lease, credential, issued.parameters, now)
 
     async def give_back(self, caller: WorkloadCaller | OperatorCaller, lease_id: str) -> Lease:
-        """End a lease early. Idempotent."""
+        """End a lease early, in the log too: offline verifiers refuse its token. Idempotent."""
         now = self._clock.now()
 
-        async def work(tx: Transaction) -> Lease | Refused:
+        async def work(tx: Transaction) -> tuple[Lease, Cut | None] | Refused:
             if isinstance(caller, WorkloadCaller):
                 attestation = await claimed(tx, caller)
                 if isinstance(attestation, Refused):
@@ -133,12 +135,21 @@ class Issuer:
                 isinstance(caller, WorkloadCaller) and lease.attestation_id != caller.attestation_id
             ):
                 return Refused(Reason.NOT_FOUND, "no such lease of this attestation")
-            return await begin_end(tx, lease, now)
+            ended = await begin_end(tx, lease, now)
+            if not usable(lease) or not checked_offline(lease, self._backends.get(lease.backend)):
+                return ended, None
+            operator = isinstance(caller, OperatorCaller)
+            actor = caller.actor if isinstance(caller, OperatorCaller) else lease.identity
+            reason = "ended by an operator" if operator else "given back by its holder"
+            written = await cut(tx, lease, self._entropy, now, actor=actor, reason=reason, aloud=operator)
+            return ended, written
 
-        lease = await self._state.transact(work)
-        if isinstance(lease, Refused):
-            raise lease.error()
-        return lease
+        result = await self._state.transact(work)
+        if isinstance(result, Refused):
+            raise result.error()
+        ended, written = result
+        self._tell(written)
+        return ended
 
     async def leases(
         self,
@@ -169,7 +180,13 @@ class Issuer:
 
         return await self._state.read(work)
 
+    def _tell(self, written: Cut | None) -> None:
+        if written is not None:
+            self._feed.announce(written.entries)
+            self._audit.record(written.decision)
+
     def _granted(self, result: Granted | Refused) -> Granted:
+        self._tell(result.cut)
         if result.decision is not None:
             self._audit.record(result.decision)
         if isinstance(result, Refused):

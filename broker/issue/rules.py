@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from broker.errors import Conflict, Denied, LimitExceeded, LockstepError, NotFound, Unauthenticated
+from broker.issue.returning import Cut
 from broker.ledger import wide_hit
 from broker.model.account import Account
 from broker.model.appraisal import Status
@@ -20,12 +21,13 @@ from lockstep.formats import Reason
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A refusal, as data: a transaction that raises would lose its decision row."""
+    """A refusal, as data: a transaction that raises would lose its decision row, and what it `cut`."""
 
     reason: Reason
     message: str
     count: int = 0
     decision: Decision | None = None
+    cut: Cut | None = None
 
     def error(self) -> LockstepError:
         """What the caller gets."""

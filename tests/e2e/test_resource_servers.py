@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from lockstep.formats import b64url
-from lockstep.v1 import revocation_pb2
+from lockstep.v1 import credential_pb2, revocation_pb2
 from lockstep_client.clock import SystemClock
 from lockstep_client.errors import Denied, Revoked, Unavailable
-from lockstep_client.messages import InstanceKey
+from lockstep_client.messages import InstanceKey, fresh_id
 from lockstep_client.operator import Operator
 from lockstep_client.verify import TokenVerifier
 from tests.support.actors import acting, until
@@ -25,10 +25,11 @@ from tests.support.brokers import Broker
 from tests.support.doors import ask, post_form
 from tests.support.manifests import unit
 from tests.support.relay import Relay
-from tests.support.wire import Refused, Wire, Workload, envelope, publish
+from tests.support.wire import ISSUE, Refused, Wire, Workload, envelope, publish
 
 HERE = Path(__file__).parent
 URL = "https://orders.example/orders"
+GIVE_BACK = "/lockstep.v1.CredentialService/RevokeLease"
 
 
 class Ahead:
@@ -297,6 +298,42 @@ class TestHoldersRevoke:
         until(lambda: refused_by(verifier, token), "the token is refused", within=1.0, pause=0.002)
         mine = broker.token("dev-resource-server")
         assert post_form(broker, "/v1/introspect", mine, token=token).body == {"active": False}
+
+    def test_a_lease_that_is_given_back_is_refused_offline(
+        self, broker: Broker, wire: Wire, verifier: TokenVerifier
+    ) -> None:
+        workload, kept = granted(wire, broker, "app-returning")
+        given = workload.issue("app")
+        assert refused_by(verifier, given.credential.token) is None
+        request = credential_pb2.RevokeLeaseRequest(
+            attestation_id=workload.attestation_id, lease_id=given.lease.lease_id
+        )
+
+        workload.call(GIVE_BACK, request, credential_pb2.RevokeLeaseResponse)
+
+        error = until(lambda: refused_by(verifier, given.credential.token), "it is refused", within=1.0)
+        assert isinstance(error, Revoked)
+        # The instance and what else it holds are as they were.
+        assert refused_by(verifier, kept) is None
+        assert refused_by(verifier, workload.issue("app").credential.token) is None
+
+    def test_a_request_that_comes_again_takes_its_first_token_back(
+        self, broker: Broker, wire: Wire, verifier: TokenVerifier
+    ) -> None:
+        workload, kept = granted(wire, broker, "app-retrying")
+        request = credential_pb2.IssueCredentialRequest(
+            attestation_id=workload.attestation_id, role="app", request_id=fresh_id()
+        )
+
+        first, second = (
+            workload.call(ISSUE, request, credential_pb2.IssueCredentialResponse).credential.token
+            for _ in range(2)
+        )
+
+        error = until(lambda: refused_by(verifier, first), "the first is refused", within=1.0)
+        assert isinstance(error, Revoked)
+        assert refused_by(verifier, second) is None
+        assert refused_by(verifier, kept) is None
 
     def test_what_is_no_token_is_fine(self, broker: Broker) -> None:
         answer = post_form(broker, "/v1/revoke", broker.token("app-any"), token="no token at all")
