@@ -50,14 +50,14 @@ async def test_the_active_one_is_found_and_a_standby_is_never_asked(
     async with plug(both) as backend:
         held = await opened(backend)
         assert (await backend.issue(grant(backend, held, path))).credential.fields
-        assert await backend._session._nodes.active() == active.address
+        assert await backend._session.channel.nodes.active() == active.address
     async with plug(ground.options(addresses=(standby.address,), ca_file=authorities)) as backend:
         with pytest.raises(Unavailable) as refused:
             await opened(backend)
         assert str(refused.value) == "the backend does not answer"
         assert backend.trouble == f"{standby.address}: standby"
         # A redirect is followed inside the list only.
-        assert not backend._session._nodes.redirected(f"{active.address}/v1/sys/mounts")
+        assert not backend._session.channel.nodes.redirected(f"{active.address}/v1/sys/mounts")
 
 
 @pytest.mark.parametrize(
