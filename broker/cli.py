@@ -314,8 +314,10 @@ def _load(file: Path) -> Settings:
 
 def _vaults(file: Path, backend: str | None, login_role: str) -> tuple[tuple[Wanted, VaultOptions], ...]:
     from broker.bootstrap.vault import vaults
+    from broker.settings import outline
 
-    found = vaults(_load(file), login_role)
+    # The files of a login that is still to be made are not there yet.
+    found = vaults(outline(file, os.environ), login_role)
     chosen = tuple(item for item in found if backend in (None, item[0].backend))
     if not chosen:
         names = ", ".join(item[0].backend for item in found) or "none"

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from broker.adapters.backends.vault import VaultOptions
 from broker.adapters.backends.vault_setup import Wanted
-from broker.settings import Settings
+from broker.settings import ConfigurationRefused, Outline, Problem
 from broker.settings.gate import GateBackend
 from broker.settings.server import gate_issuer
 from broker.settings.vault import VaultBackend
 
 
-def vaults(settings: Settings, login_role: str) -> tuple[tuple[Wanted, VaultOptions], ...]:
+def vaults(outline: Outline, login_role: str) -> tuple[tuple[Wanted, VaultOptions], ...]:
     """Every backend of kind ``vault``, in the order of the file; `login_role` is the name of an AppRole, which no
-    file says."""
-    tables = settings.tables.backends
-    gated = {table.vault for table in tables.values() if isinstance(table, GateBackend)}
-    return tuple(
-        (
-            Wanted.of(
-                name,
-                table.options(),
-                {role.name: role.parameters for role in settings.book.roles.values() if role.backend == name},
-                login_role=login_role,
-                gate_issuer=gate_issuer(settings.server.issuer) if name in gated else "",
-            ),
-            table.options(),
-        )
-        for name, table in tables.items()
-        if isinstance(table, VaultBackend)
-    )
+    file says. Raises `ConfigurationRefused` where a role's parameters make no secret."""
+    tables = outline.tables
+    gated = {table.vault for table in tables.backends.values() if isinstance(table, GateBackend)}
+    found = []
+    for name, table in tables.backends.items():
+        if not isinstance(table, VaultBackend):
+            continue
+        roles = {
+            role: tables.parameters[role]
+            for role, entry in tables.roles.items()
+            if entry.backend.use == name and role in tables.parameters
+        }
+        issuer = gate_issuer(outline.server.issuer) if name in gated else ""
+        try:
+            wanted = Wanted.of(name, table.options(), roles, login_role=login_role, gate_issuer=issuer)
+        except ValueError as error:
+            raise ConfigurationRefused([Problem("", f"backends.{name}", str(error))]) from None
+        found.append((wanted, table.options()))
+    return tuple(found)

@@ -15,7 +15,7 @@ from broker.settings.server import Server
 from broker.settings.server_checks import check_server
 from broker.settings.source import read
 
-__all__ = ["ConfigurationRefused", "Problem", "Settings", "load"]
+__all__ = ["ConfigurationRefused", "Outline", "Problem", "Settings", "load", "outline"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,27 @@ class Settings:
     server: Server
     tables: Tables
     book: RoleBook
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What a configuration says, before anything that it names is looked at."""
+
+    server: Server
+    tables: Tables
+
+
+def outline(file: Path, environment: Mapping[str, str]) -> Outline:
+    """Read and understand only: for setting up what the files that it names come from.
+
+    Raises `ConfigurationRefused` with every problem of the text itself.
+    """
+    source = read(file.absolute(), environment)
+    server = None if source.problems else understand.server(source)
+    tables = Tables() if source.problems else understand.tables(source)
+    if source.problems or server is None:
+        raise ConfigurationRefused(source.problems)
+    return Outline(server, tables)
 
 
 def load(file: Path, environment: Mapping[str, str]) -> Settings:

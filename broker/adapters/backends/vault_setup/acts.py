@@ -129,6 +129,8 @@ def login_role(wanted: Wanted) -> Iterator[Act]:
 def login_role_tokens(wanted: Wanted) -> Act:
     """What an existing login role says of its tokens, put right; who may log in stays."""
     body = {
+        # Unsaid, an update would take it for a role of OIDC.
+        **({"role_type": "jwt"} if wanted.login.method == "jwt" else {}),
         "token_policies": [wanted.broker_policy],
         "token_no_default_policy": True,
         "token_type": "service",

@@ -104,17 +104,18 @@ def _gated(wanted: Wanted, facts: Facts) -> Iterator[Finding]:
 def _gate(gate: Gate) -> Iterator[Finding]:
     kind = str(gate.role.get("token_type", ""))
     if kind.endswith("batch"):
-        mend = Act(gate.path, ("write", gate.path, "token_type=service"))
+        mend = Act(gate.path, ("write", gate.path, "role_type=jwt", "token_type=service"))
         yield Finding("gate", Level.TOO_WIDE, f"{gate.path} makes {kind} tokens", BATCH, (mend,))
     claim = gate.role.get("user_claim")
     if claim != "sub":
         why = "one entity would stand for many instances: none of them could be stopped alone"
-        mend = Act(gate.path, ("write", gate.path, "user_claim=sub"))
+        mend = Act(gate.path, ("write", gate.path, "role_type=jwt", "user_claim=sub"))
         yield Finding("gate", Level.TOO_WIDE, f"{gate.path}: user_claim {claim}", why, (mend,))
     claims = gate.role.get("bound_claims") or {}
     if not {"lockstep_role", "lockstep_manifests"} & claims.keys():
         claims = {**claims, "lockstep_role": "ROLE", "lockstep_mode": "enforce"}
-        line = f"echo {shlex.quote(json.dumps({'bound_claims': claims}))} | {{tool}} write {gate.path} -"
+        body = shlex.quote(json.dumps({"role_type": "jwt", "bound_claims": claims}))
+        line = f"echo {body} | {{tool}} write {gate.path} -"
         what = f"{gate.path}: bound_claims name no role and no manifest"
         why = "whatever code has any of our attestation tokens would be let in"
         yield Finding("gate", Level.TOO_WIDE, what, why, (Act(gate.path, by_hand=line),))

@@ -155,14 +155,16 @@ class Wanted:
         return tuple(sorted({use.path for use in self.uses if use.swept}))
 
     def token_role_body(self) -> Mapping[str, Any]:
-        """The token role, as it is written."""
+        """The token role, as it is written: also what is empty, for a role that is there is not made anew."""
         return {
             "allowed_policies": [self.credentials_policy],
+            "allowed_policies_glob": [],
             "allowed_entity_aliases": [self.aliases],
             "orphan": True,
             "renewable": True,
             "token_type": "service",
             "token_no_default_policy": True,
+            "token_period": 0,
         }
 
 
