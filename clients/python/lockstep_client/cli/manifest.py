@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Final
+
 import click
 
-from lockstep_client.cli import manifest_kept, manifest_local
+_COMMANDS: Final[Mapping[str, str]] = {
+    "build": "manifest_build:build",
+    "sign": "manifest_local:sign",
+    "verify": "manifest_local:verify",
+    "index": "manifest_local:index",
+    "publish": "manifest_kept:publish",
+    "approve": "manifest_kept:approve",
+    "diff": "manifest_kept:diff",
+    "list": "manifest_kept:list_manifests",
+    "show": "manifest_kept:show",
+    "retire": "manifest_kept:retire",
+    "withdraw": "manifest_kept:withdraw",
+}
 
 
-@click.group(name="manifest")
+class _Commands(click.Group):
+    """Imports the command that is called: a build in a pipeline waits neither for gRPC nor for signing."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name].partition(":")
+        found = getattr(import_module(f"lockstep_client.cli.{module}"), name)
+        return found if isinstance(found, click.Command) else None
+
+
+@click.group(name="manifest", cls=_Commands)
 def manifest_group() -> None:
     """Which code an application may run: build, sign, publish, compare."""
-
-
-for _command in (
-    manifest_local.build,
-    manifest_local.sign,
-    manifest_local.verify,
-    manifest_local.index,
-    manifest_kept.publish,
-    manifest_kept.approve,
-    manifest_kept.diff,
-    manifest_kept.list_manifests,
-    manifest_kept.show,
-    manifest_kept.retire,
-    manifest_kept.withdraw,
-):
-    manifest_group.add_command(_command)

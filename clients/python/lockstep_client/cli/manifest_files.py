@@ -12,7 +12,6 @@ from pathlib import Path
 
 from lockstep.formats import MANIFEST_PAYLOAD_TYPE
 from lockstep_client.manifest import CodeManifest, ManifestError, read_payload
-from lockstep_client.manifest.signing import read_envelope
 
 
 def read_manifest_file(path: str) -> tuple[CodeManifest, bytes, dict[str, bytes]]:
@@ -20,6 +19,9 @@ def read_manifest_file(path: str) -> tuple[CodeManifest, bytes, dict[str, bytes]
     data = read_bytes(path)
     signatures: dict[str, bytes] = {}
     if MANIFEST_PAYLOAD_TYPE.encode() in data:
+        # Only here: what signing needs takes longer to import than many a build.
+        from lockstep_client.manifest.signing import read_envelope
+
         data, signatures = read_envelope(data)
     return read_payload(data), data, signatures
 

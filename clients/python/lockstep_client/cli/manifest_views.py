@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from lockstep.v1 import manifest_pb2
 from lockstep_client.manifest import CodeManifest, Difference, ManifestUnit, Remarks
 from lockstep_client.manifest.files import Progress as Told
 from lockstep_client.manifest.packages import purl_name, purl_version
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lockstep.v1 import manifest_pb2
+
+# Functions import rich themselves: a build in a pipeline shows no table, and does not wait for one.
 
 _WIDE: Final = 200
 _SHOWN: Final = 10
@@ -25,6 +29,8 @@ _SHOWN: Final = 10
 
 def console() -> Console:
     """Standard output; where it is no terminal, lines are not cut to a screen's width."""
+    from rich.console import Console
+
     return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDE)
 
 
@@ -39,6 +45,9 @@ def progress(enabled: bool) -> Iterator[Told | None]:
     if not enabled or not sys.stderr.isatty():
         yield None
         return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("hashing", total=None)
@@ -65,7 +74,7 @@ def summary_line(units: Sequence[ManifestUnit]) -> list[str]:
     if len(packages) > _SHOWN:
         parts.append(f"{len(packages) - _SHOWN} more packages")
     lines = [" · ".join(parts)] if parts else []
-    nobody = sorted(
+    nobody = _nearest_first(
         {entry.paths[0] if entry.paths else entry.digest.hex()[:12] for entry in units if not entry.package}
     )
     if nobody:
@@ -77,8 +86,19 @@ def summary_line(units: Sequence[ManifestUnit]) -> list[str]:
     return lines
 
 
+def _nearest_first(paths: Iterable[str]) -> list[str]:
+    """What lies in the working folder stands first, by its path from there: it is what its author can vouch for."""
+    here = os.path.join(os.getcwd(), "")
+    near = sorted(path.removeprefix(here) for path in paths if path.startswith(here))
+    # An environment in the working folder is nobody's own code.
+    near.sort(key=lambda path: "/site-packages/" in path)
+    return near + sorted(path for path in paths if not path.startswith(here))
+
+
 def show_manifest(manifest: CodeManifest, signers: Sequence[str] = ()) -> None:
     """One manifest: its head, and its packages."""
+    from rich.table import Table
+
     out = console()
     out.print(f"[bold]{manifest.application}@{manifest.version}[/bold]  {manifest.digest.hex()}")
     facts: Mapping[str, str] = {
@@ -119,6 +139,8 @@ def show_remarks(remarks: Remarks) -> None:
 
 def show_difference(found: Difference) -> None:
     """By package as people think of an upgrade, then paths of no package."""
+    from rich.table import Table
+
     out = console()
     if not found:
         out.print("no unit differs")
@@ -193,6 +215,8 @@ def summary_facts(item: manifest_pb2.ManifestSummary) -> dict[str, Any]:
 
 def show_summaries(items: Sequence[manifest_pb2.ManifestSummary]) -> None:
     """A table, newest first."""
+    from rich.table import Table
+
     table = Table(
         "manifest", "state", "units", "signed by", "published", "until", "digest", box=None, pad_edge=False
     )
@@ -211,5 +235,7 @@ def show_summaries(items: Sequence[manifest_pb2.ManifestSummary]) -> None:
 
 def state_word(item: manifest_pb2.ManifestSummary) -> str:
     """``in force``, ``retired``, …"""
+    from lockstep.v1 import manifest_pb2
+
     name = manifest_pb2.ManifestState.Name(item.state)
     return name.removeprefix("MANIFEST_STATE_").replace("_", " ").lower()

@@ -133,9 +133,9 @@ def _hash(item: CodeFile, cache: HashCache) -> Hashed:
         if item.kind is not UnitKind.PYTHON_BYTECODE:
             whole = cache.file(item.path).whole
             return Hashed(item.path, item.kind, whole, whole)
-        found = cache.bytecode(item.path)
+        found = cache.whole_bytecode(item.path)
         error = staleness(item.path, found.head)
-        return Hashed(item.path, item.kind, found.body, cache.file(item.path).whole, error)
+        return Hashed(item.path, item.kind, found.body, found.whole, error)
     except OSError as error:
         return Hashed(item.path, item.kind, b"", b"", (error.strerror or str(error)).lower())
 

@@ -38,12 +38,12 @@ def purl_version(purl: str) -> str:
 
 def source_of(path: str) -> str | None:
     """The source whose bytecode a ``__pycache__`` file is (PEP 3147), None for any other path."""
-    folder, name = os.path.split(path)
-    parent, last = os.path.split(folder)
-    match = _CACHED.match(name)
-    if last != "__pycache__" or match is None:
+    # Asked several times of every file: by hand, for os.path's generality takes most of a large build.
+    folder, _, name = path.rpartition("/")
+    parent, slash, last = folder.rpartition("/")
+    if last != "__pycache__" or (match := _CACHED.match(name)) is None:
         return None
-    return os.path.join(parent, match["stem"] + ".py")
+    return f"{parent}{slash}{match['stem']}.py"
 
 
 def interpreter_purl(path: str) -> str:

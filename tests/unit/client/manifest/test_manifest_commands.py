@@ -188,12 +188,27 @@ def test_approve_publishes_what_a_decision_refused(
     desk.decisions["D-7K2"] = explained(*sources)
     said = run("approve", "--from", "D-7K2", "--key", "dev.key", text="y\n").output
     assert "+ fastapi 0.115.0 2\n" in said
-    assert f"! 1 unit of no package: {sources[2]}\n" in said
+    assert "! 1 unit of no package: api.py\n" in said
     assert "publish payments@1, signed by dev? [y/N]: y\n" in said
     assert "published payments@1, in force" in said
     [kept] = desk.kept
     assert len(kept.manifest.units) == 3
     assert kept.manifest.label == "D-7K2"
+
+
+def test_own_code_is_told_before_whatever_else_no_package_names(
+    desk: Desk, keys: dict[str, Any], run: Run, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("0-elsewhere")
+    environment = tmp_path / ".venv" / "lib" / "site-packages"
+    environment.mkdir(parents=True)
+    own, vendored = tmp_path / "pay.py", environment / "loose.py"
+    foreign = [elsewhere / f"m{number}.py" for number in range(12)]
+    for path in (own, vendored, *foreign):
+        path.write_text(f"name = {path.name!r}\n")
+    desk.decisions["D-7K2"] = explained(own, vendored, *foreign)
+    said = run("approve", "--from", "D-7K2", "--key", "dev.key", "--yes").output
+    assert f"! 14 units of no package: pay.py .venv/lib/site-packages/loose.py {foreign[0]} " in said
 
 
 def test_approve_builds_on_what_is_in_force(
