@@ -89,7 +89,8 @@ class Issuer:
         issued = await self._delivery.make(backend, granted)
         lease = await self._delivery.activate(backend, granted, issued)
         await self._delivery.fence(backend, lease, granted, as_of)
-        return IssueAnswer(lease, issued.credential, issued.parameters, now)
+        assert wanted is not None  # noqa: S101 - nor without a role
+        return IssueAnswer(lease, issued.credential, issued.parameters, now, wanted.rotate)
 
     async def renew(self, caller: WorkloadCaller, lease_id: str) -> IssueAnswer:
         """Extend a lease; the attestation must have brought fresh evidence since the last grant."""
@@ -119,7 +120,8 @@ class Issuer:
             shorter = lease
             await self._state.transact(lambda tx: tx.leases.replace(shorter, LeaseState.ACTIVE))
         credential = issued.credential if issued.credential.token or issued.credential.fields else None
-        return IssueAnswer(lease, credential, issued.parameters, now)
+        role = book.roles.get(lease.role)
+        return IssueAnswer(lease, credential, issued.parameters, now, role.rotate if role else None)
 
     async def give_back(self, caller: WorkloadCaller | OperatorCaller, lease_id: str) -> Lease:
         """End a lease early, in the log too: offline verifiers refuse its token. Idempotent."""

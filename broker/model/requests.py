@@ -15,7 +15,7 @@ from broker.model.evidence import Assurance, CodeSet, SealedEvidence, UnitHint
 from broker.model.identity import IdentityProof
 from broker.model.manifest import ManifestRecord
 from broker.model.revocation import LogHead, Selector
-from broker.model.role import Mode, Silence
+from broker.model.role import Mode, Rotate, Silence
 from lockstep.formats import Reason
 
 
@@ -77,6 +77,7 @@ class IssueAnswer:
     credential: Credential | None = field(repr=False)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     now: float = 0.0
+    rotate: Rotate | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,14 @@ class Silence:
 
 
 @dataclass(frozen=True, slots=True)
+class Rotate:
+    """A credential is replaced `every` so many seconds while it lives; the old one lives `overlap` seconds longer."""
+
+    every: float
+    overlap: float
+
+
+@dataclass(frozen=True, slots=True)
 class Role:
     """One role, of one version: `version` is the SHA-256 of its canonical text `text`.
 
@@ -81,6 +89,7 @@ class Role:
     max_life: float
     version: bytes
     text: str = field(repr=False)
+    rotate: Rotate | None = None
 
     def ttl_at(self, level: Assurance) -> float | None:
         """Seconds granted at a level: that level's, or the nearest weaker one's; None below `assurance`."""

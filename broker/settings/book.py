@@ -17,6 +17,7 @@ from broker.model.role import (
     ResourceServer,
     Role,
     RoleBook,
+    Rotate,
     Silence,
 )
 from broker.settings.tables import (
@@ -116,6 +117,7 @@ def role(name: str, table: RoleTable, parameters: Mapping[str, Any]) -> Role:
         max_life=table.max_life,
         version=hashlib.sha256(text).digest(),
         text=text.decode(),
+        rotate=None if table.rotate is None else Rotate(table.rotate.every, table.rotate.overlap),
     )
 
 

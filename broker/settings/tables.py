@@ -179,19 +179,27 @@ class SilenceTable(Table):
     then: OnSilence = OnSilence.DROP
 
 
+SHORTEST_ROTATION = 10.0
+"""Seconds: each rotation is a new secret, made outside."""
+
+
 class RotateTable(Table):
     """How often a credential is replaced while it lives, and how long both work."""
 
     every: Seconds
     overlap: Seconds
 
+    @model_validator(mode="after")
+    def _sound(self) -> RotateTable:
+        if self.every < SHORTEST_ROTATION:
+            raise ValueError(f"every is shorter than {SHORTEST_ROTATION:g} s; lengthen it")
+        if self.overlap > self.every:
+            raise ValueError("overlap is longer than every: ever more credentials would live; shorten it")
+        return self
+
 
 class RoleTable(Table):
     """One role; `ttl` is per assurance level, or one duration for `assurance`."""
-
-    unavailable: ClassVar[Mapping[str, str]] = {
-        "rotate": "rotation is not available yet; remove it (max_life bounds a lease with all its renewals)",
-    }
 
     owner: str = ""
     mode: Mode

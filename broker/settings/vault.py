@@ -69,7 +69,7 @@ class VaultBackend(Table):
     """Vault ≥ 1.15 or OpenBao ≥ 2.4; `addresses` are further nodes of the same cluster."""
 
     class Parameters(Table):
-        """What a role may say beside `use`."""
+        """What a role may say beside `use`; `target` is told to the workload: host, port, database."""
 
         path: Text
         engine: Text | None = None
@@ -77,6 +77,7 @@ class VaultBackend(Table):
         data: Mapping[str, StrictBool | StrictInt | str] | None = None
         revocability: Literal["at_target", "until_expiry", "never"] | None = None
         cutter: Text | None = None
+        target: Mapping[str, StrictInt | Text] | None = None
 
     kind: Literal["vault"]
     address: Url

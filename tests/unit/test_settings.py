@@ -161,9 +161,15 @@ FAULTS = [
     # what is understood and not enforced
     (
         ROLE,
-        ROLE + 'rotate = { every = "8h", overlap = "10m" }\n',
-        "roles.dev.rotate: rotation is not available",
+        ROLE + 'rotate = { every = "5m", overlap = "10m" }\n',
+        "roles.dev.rotate: overlap is longer than every",
     ),
+    (
+        ROLE,
+        ROLE + 'rotate = { every = "5s", overlap = "1s" }\n',
+        "roles.dev.rotate: every is shorter than 10 s",
+    ),
+    (ROLE, ROLE + 'rotate = { every = "8h" }\n', "roles.dev.rotate.overlap"),
     (
         "may = [",
         'quorum = { "revoke:digest" = 2 }\nmay = [',

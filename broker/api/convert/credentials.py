@@ -11,6 +11,7 @@ from broker.api.convert.enums import LEASE_STATE, MODE, REVOCABILITY
 from broker.api.convert.scalars import to_duration, to_timestamp
 from broker.model.credential import Credential, Lease, LeaseState
 from broker.model.requests import IssueAnswer
+from broker.model.role import Rotate
 from lockstep.v1 import credential_pb2
 
 
@@ -76,11 +77,20 @@ def issue_response(answer: IssueAnswer) -> credential_pb2.IssueCredentialRespons
         lease=lease(answer.lease, answer.now),
         credential=credential(answer.credential),
         parameters=parameters(answer.parameters),
+        rotation=_rotation(answer.rotate),
     )
 
 
 def renew_response(answer: IssueAnswer) -> credential_pb2.RenewLeaseResponse:
     """The answer to RenewLease."""
     return credential_pb2.RenewLeaseResponse(
-        lease=lease(answer.lease, answer.now), credential=credential(answer.credential)
+        lease=lease(answer.lease, answer.now),
+        credential=credential(answer.credential),
+        rotation=_rotation(answer.rotate),
     )
+
+
+def _rotation(noun: Rotate | None) -> credential_pb2.Rotation | None:
+    if noun is None:
+        return None
+    return credential_pb2.Rotation(every=to_duration(noun.every), overlap=to_duration(noun.overlap))

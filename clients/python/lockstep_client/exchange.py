@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -92,7 +93,8 @@ class Exchange:
         request = messages.issue(attestation_id, role, request_id)
         answer = self._transport.unary(methods.ISSUE, request, self.caller, 2 * CALL_TIMEOUT)
         token, fields = _secrets(answer.credential)
-        return _held(answer.lease, token, fields, _parameters(answer.parameters), asked_at)
+        held = _held(answer.lease, token, fields, _parameters(answer.parameters), asked_at)
+        return _rotating(replace(held, issued=asked_at), answer.rotation)
 
     def renew(self, attestation_id: str, held: Held) -> Held:
         """The same lease, longer; with a new secret where its kind needs one."""
@@ -102,7 +104,8 @@ class Exchange:
         token, fields = held.token, held.fields
         if answer.HasField("credential"):
             token, fields = _secrets(answer.credential)
-        return _held(answer.lease, token, fields, held.parameters, asked_at)
+        renewed = _held(answer.lease, token, fields, held.parameters, asked_at)
+        return _rotating(replace(renewed, issued=held.issued), answer.rotation)
 
     def give_back(self, attestation_id: str, lease_id: str, timeout: float) -> None:
         """Ends a lease early."""
@@ -192,6 +195,10 @@ def _held(
         fields=fields,
         parameters=parameters,
     )
+
+
+def _rotating(held: Held, rotation: credential_pb2.Rotation) -> Held:
+    return replace(held, rotate_every=_seconds(rotation.every), overlap=_seconds(rotation.overlap))
 
 
 def _secrets(credential: credential_pb2.Credential) -> tuple[Secret | None, Mapping[str, Secret]]:

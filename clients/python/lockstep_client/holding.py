@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lockstep_client.clock import Clock
@@ -66,6 +66,21 @@ class Held:
     token: Secret | None
     fields: Mapping[str, Secret]
     parameters: Mapping[str, Any]
+    issued: float = 0.0
+    """`Clock.steady` seconds of the first grant of this secret; renewals keep it."""
+    rotate_every: float = 0.0
+    """Seconds after which a new secret takes its place; 0: never."""
+    overlap: float = 0.0
+    """Seconds that it is kept alive beside the new one."""
+
+    @property
+    def rotates(self) -> float:
+        """When it is to be replaced, in `Clock.steady` seconds."""
+        return self.issued + self.rotate_every if self.rotate_every else float("inf")
+
+    def bare(self) -> Held:
+        """The lease alone, for what is kept alive and not used any more."""
+        return replace(self, token=None, fields={})
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Never, TypeVar
 
 from lockstep.formats import b64url
-from lockstep_client.errors import InvalidRequest
+from lockstep_client.databases import data_source
+from lockstep_client.errors import InvalidRequest, LockstepError
 from lockstep_client.secrets import Secret
+from lockstep_client.sessions import Sessions
 
 if TYPE_CHECKING:
     from lockstep_client.connection import Connection
     from lockstep_client.holding import Revocation
 
+_MAKING = threading.Lock()
 F = TypeVar("F", bound=Callable[[], object])
 R = TypeVar("R", bound="Callable[[Revocation], object]")
 
@@ -27,11 +31,12 @@ class LiveCredential:
     long (it comes back by itself).
     """
 
-    __slots__ = ("_connection", "_role")
+    __slots__ = ("_connection", "_open", "_role")
 
     def __init__(self, connection: Connection, role: str) -> None:
         self._connection = connection
         self._role = role
+        self._open: Sessions | None = None
 
     @property
     def role(self) -> str:
@@ -132,11 +137,41 @@ class LiveCredential:
         return callback
 
     async def asyncpg_connect(self, *arguments: Any, **options: Any) -> Any:
-        """``asyncpg.create_pool(connect=db.asyncpg_connect)``: every new connection logs in as who we are now."""
+        """``asyncpg.create_pool(connect=db.asyncpg_connect)``: every new connection logs in as who we are now.
+
+        A revocation terminates the connections that it made, also those in use.
+        After a rotation, let the pool take new ones:
+        ``db.on_rotated(lambda: pool.expire_connections())``.
+        """
         import asyncpg  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
         user, password = self.login()
-        return await asyncpg.connect(*arguments, **{**options, "user": user, "password": password.reveal()})
+        made = await asyncpg.connect(*arguments, **{**options, "user": user, "password": password.reveal()})
+        self._sessions().opened(made)
+        try:
+            self.login()
+        except LockstepError:
+            # Revoked while it logged in: nobody told a connection that was not there yet.
+            made.terminate()
+            raise
+        return made
+
+    def dsn(self, scheme: str = "postgresql", **query: str) -> Secret:
+        """A connection URI with the login as it is now, and the target that the role names (RFC 3986).
+
+        `host`, `port` and `database` come from :attr:`parameters`; `query` is put
+        behind them, for example ``sslmode="verify-full"``. A secret: it has the
+        password in it. Raises `InvalidRequest` where the role names no host.
+        """
+        user, password = self.login()
+        return data_source(scheme, user, password, self.parameters, query, self._role)
+
+    def _sessions(self) -> Sessions:
+        with _MAKING:
+            if self._open is None:
+                found = self._open = Sessions()
+                self.on_lost(lambda _revocation: found.cut())
+            return self._open
 
     def _field(self, name: str) -> Secret:
         fields = self._connection.held(self._role).fields

@@ -6,6 +6,7 @@ from typing import Any
 
 from lockstep_client.holding import Revocation
 from lockstep_client.leases import LiveCredential
+from lockstep_client.sessions import Sessions
 
 
 def bind(engine: Any, credential: LiveCredential) -> None:
@@ -13,16 +14,29 @@ def bind(engine: Any, credential: LiveCredential) -> None:
 
     Every new connection asks the credential, so it is refused with `Revoked`
     after a revocation. A rotation makes a fresh pool: connections in use finish
-    under the old login. A revocation empties the pool at once.
+    under the old login, for as long as the role's overlap lets them. A
+    revocation empties the pool at once, and closes connections that are checked
+    out in the middle of whatever they do: they raise what the driver raises
+    when its server goes away.
     """
-    from sqlalchemy import event  # type: ignore[import-not-found,unused-ignore]
+    from sqlalchemy import event
 
     sync_engine = getattr(engine, "sync_engine", engine)
+    sessions = Sessions()
 
-    @event.listens_for(sync_engine, "do_connect")  # type: ignore[untyped-decorator,unused-ignore]
+    @event.listens_for(sync_engine, "do_connect")
     def log_in(_dialect: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> None:
         user, password = credential.login()
         parameters["user"], parameters["password"] = user, password.reveal()
+
+    @event.listens_for(sync_engine, "connect")
+    def opened(dbapi_connection: Any, record: Any) -> None:
+        sessions.opened(record.driver_connection)
+
+    @event.listens_for(sync_engine, "close")
+    def closed(dbapi_connection: Any, record: Any) -> None:
+        if record.driver_connection is not None:
+            sessions.closed(record.driver_connection)
 
     @credential.on_rotated
     def drain() -> None:
@@ -30,6 +44,8 @@ def bind(engine: Any, credential: LiveCredential) -> None:
         sync_engine.dispose(close=False)
 
     def cut(_revocation: Revocation) -> None:
-        sync_engine.dispose()
+        sessions.cut()
+        # Their sockets are shut down: what is left to do in the pool is to forget them.
+        sync_engine.dispose(close=False)
 
     credential.on_lost(cut)

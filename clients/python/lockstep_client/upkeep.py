@@ -19,6 +19,8 @@ from lockstep_client.messages import fresh_id
 log = logging.getLogger("lockstep")
 
 NEVER = float("inf")
+OVER_WITHIN = 5.0
+"""Seconds to give back what was replaced."""
 
 
 class Upkeep:
@@ -44,6 +46,8 @@ class Upkeep:
         self._attested = attested
         self._rotated = rotated
         self._pending: dict[str, str] = {}
+        # What was replaced and lives on for its overlap: the lease without its secret, and until when.
+        self._outgoing: list[tuple[Held, float]] = []
         self._attempt = 0
         self._refused = False
         self.due = NEVER
@@ -103,7 +107,7 @@ class Upkeep:
         """End every lease early, as far as `within` seconds suffice."""
         attestation = self._holding.attestation
         deadline = self._clock.steady() + within
-        for held in self._holding.held():
+        for held in (*self._holding.held(), *(old for old, _ in self._outgoing)):
             left = deadline - self._clock.steady()
             if attestation is None or left <= 0:
                 return
@@ -132,6 +136,7 @@ class Upkeep:
             if isinstance(error, (Revoked, Unavailable)) or not needs_new_attestation(error):
                 raise
             fresh = self.attest()
+        self._outgoing = [kept for old in self._outgoing if (kept := self._keep(fresh, *old)) is not None]
         # Silence may have dropped secrets: every role that was ever asked for is held again.
         held = {item.role: item for item in self._holding.held()}
         doomed = self._holding.doomed
@@ -152,6 +157,8 @@ class Upkeep:
                 renewed = self._exchange.renew(attestation.id, held)
                 if self._holding.put(renewed) and not _same_secret(renewed, held):
                     self._rotated(role)
+                if self._clock.steady() >= renewed.rotates:
+                    self._rotate(attestation, renewed)
                 return
             except LockstepError as error:
                 if isinstance(error, (Revoked, Unavailable)):
@@ -161,6 +168,30 @@ class Upkeep:
             return
         self._issue(attestation, role)
         self._rotated(role)
+
+    def _rotate(self, attestation: Attestation, held: Held) -> None:
+        """A new secret takes the place of one that lives on for its overlap."""
+        self._issue(attestation, held.role)
+        self._outgoing.append((held.bare(), self._clock.steady() + held.overlap))
+        self._rotated(held.role)
+
+    def _keep(self, attestation: Attestation, old: Held, until: float) -> tuple[Held, float] | None:
+        """Renew what was replaced, or give it back when its overlap is over; None once it is gone."""
+        now = self._clock.steady()
+        if now >= old.ends:
+            return None
+        try:
+            if now >= until:
+                self._exchange.give_back(attestation.id, old.lease_id, OVER_WITHIN)
+                return None
+            return self._exchange.renew(attestation.id, old).bare(), until
+        except LockstepError as error:
+            if isinstance(error, Revoked):
+                raise
+            if isinstance(error, Unavailable):
+                return old, until
+            log.info("the old credential for %s ends by itself: %s", old.role, error)
+            return None
 
     def _ended_for_good(self, role: str) -> bool:
         try:
@@ -179,11 +210,12 @@ class Upkeep:
         doomed = self._holding.doomed
         lives = [(attestation.ends, attestation.lifetime)]
         lives += [(item.ends, item.lifetime) for item in self._holding.held() if item.role not in doomed]
+        lives += [(item.ends, item.lifetime) for item, _ in self._outgoing]
         drawn = schedule.luck()
-        self.due = max(
-            self._clock.steady() + schedule.SHORTEST,
-            min(ends - lifetime + schedule.renew_after(lifetime, drawn) for ends, lifetime in lives),
-        )
+        turns = [ends - lifetime + schedule.renew_after(lifetime, drawn) for ends, lifetime in lives]
+        turns += [item.rotates for item in self._holding.held() if item.role not in doomed]
+        turns += [until for _, until in self._outgoing]
+        self.due = max(self._clock.steady() + schedule.SHORTEST, min(turns))
 
 
 def _same_secret(new: Held, old: Held) -> bool:

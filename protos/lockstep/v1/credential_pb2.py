@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lockstep.v1 import attestation_pb2 as lockstep_dot_v1_dot_attestation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clockstep/v1/credential.proto\x12\x0blockstep.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlockstep/v1/attestation.proto\"\xcc\x03\n\x05Lease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61ttestation_id\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.lockstep.v1.LeaseState\x12\x1f\n\x04mode\x18\x05 \x01(\x0e\x32\x11.lockstep.v1.Mode\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x06 \x01(\t\x12-\n\tissued_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\nexpires_in\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\trenewable\x18\n \x01(\x08\x12/\n\x0crevocability\x18\x0b \x01(\x0e\x32\x19.lockstep.v1.Revocability\x12\x10\n\x08identity\x18\x0c \x01(\t\x12\x1b\n\x13possession_required\x18\r \x01(\x08\x12,\n\x08\x63leaning\x18\x14 \x01(\x0b\x32\x1a.lockstep.v1.LeaseCleaning\"w\n\rLeaseCleaning\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x02 \x01(\r\x12\x33\n\x0fnext_attempt_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"R\n\nCredential\x12\x0f\n\x05token\x18\x01 \x01(\tH\x00\x12+\n\x06\x66ields\x18\x02 \x01(\x0b\x32\x19.lockstep.v1.SecretFieldsH\x00\x42\x06\n\x04kind\"t\n\x0cSecretFields\x12\x35\n\x06values\x18\x01 \x03(\x0b\x32%.lockstep.v1.SecretFields.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"R\n\x16IssueCredentialRequest\x12\x16\n\x0e\x61ttestation_id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x96\x01\n\x17IssueCredentialResponse\x12!\n\x05lease\x18\x01 \x01(\x0b\x32\x12.lockstep.v1.Lease\x12+\n\ncredential\x18\x02 \x01(\x0b\x32\x17.lockstep.v1.Credential\x12+\n\nparameters\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"=\n\x11RenewLeaseRequest\x12\x16\n\x0e\x61ttestation_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\"d\n\x12RenewLeaseResponse\x12!\n\x05lease\x18\x01 \x01(\x0b\x32\x12.lockstep.v1.Lease\x12+\n\ncredential\x18\x02 \x01(\x0b\x32\x17.lockstep.v1.Credential\">\n\x12RevokeLeaseRequest\x12\x16\n\x0e\x61ttestation_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\"8\n\x13RevokeLeaseResponse\x12!\n\x05lease\x18\x01 \x01(\x0b\x32\x12.lockstep.v1.Lease\"{\n\x11ListLeasesRequest\x12\x16\n\x0e\x61ttestation_id\x18\x01 \x01(\t\x12\'\n\x06states\x18\x02 \x03(\x0e\x32\x17.lockstep.v1.LeaseState\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"Q\n\x12ListLeasesResponse\x12\"\n\x06leases\x18\x01 \x03(\x0b\x32\x12.lockstep.v1.Lease\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xbd\x01\n\nLeaseState\x12\x1b\n\x17LEASE_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13LEASE_STATE_PENDING\x10\x01\x12\x16\n\x12LEASE_STATE_ACTIVE\x10\x02\x12\x18\n\x14LEASE_STATE_REVOKING\x10\x03\x12\x17\n\x13LEASE_STATE_REVOKED\x10\x04\x12\x17\n\x13LEASE_STATE_EXPIRED\x10\x05\x12\x15\n\x11LEASE_STATE_STUCK\x10\x06*\x99\x01\n\x0cRevocability\x12\x1c\n\x18REVOCABILITY_UNSPECIFIED\x10\x00\x12\x18\n\x14REVOCABILITY_INSTANT\x10\x01\x12\x1a\n\x16REVOCABILITY_AT_TARGET\x10\x02\x12\x1d\n\x19REVOCABILITY_UNTIL_EXPIRY\x10\x03\x12\x16\n\x12REVOCABILITY_NEVER\x10\x04\x32\xe1\x02\n\x11\x43redentialService\x12\\\n\x0fIssueCredential\x12#.lockstep.v1.IssueCredentialRequest\x1a$.lockstep.v1.IssueCredentialResponse\x12M\n\nRenewLease\x12\x1e.lockstep.v1.RenewLeaseRequest\x1a\x1f.lockstep.v1.RenewLeaseResponse\x12P\n\x0bRevokeLease\x12\x1f.lockstep.v1.RevokeLeaseRequest\x1a .lockstep.v1.RevokeLeaseResponse\x12M\n\nListLeases\x12\x1e.lockstep.v1.ListLeasesRequest\x1a\x1f.lockstep.v1.ListLeasesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clockstep/v1/credential.proto\x12\x0blockstep.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlockstep/v1/attestation.proto\"\xcc\x03\n\x05Lease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61ttestation_id\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.lockstep.v1.LeaseState\x12\x1f\n\x04mode\x18\x05 \x01(\x0e\x32\x11.lockstep.v1.Mode\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x06 \x01(\t\x12-\n\tissued_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\nexpires_in\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\trenewable\x18\n \x01(\x08\x12/\n\x0crevocability\x18\x0b \x01(\x0e\x32\x19.lockstep.v1.Revocability\x12\x10\n\x08identity\x18\x0c \x01(\t\x12\x1b\n\x13possession_required\x18\r \x01(\x08\x12,\n\x08\x63leaning\x18\x14 \x01(\x0b\x32\x1a.lockstep.v1.LeaseCleaning\"w\n\rLeaseCleaning\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x02 \x01(\r\x12\x33\n\x0fnext_attempt_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"R\n\nCredential\x12\x0f\n\x05token\x18\x01 \x01(\tH\x00\x12+\n\x06\x66ields\x18\x02 \x01(\x0b\x32\x19.lockstep.v1.SecretFieldsH\x00\x42\x06\n\x04kind\"t\n\x0cSecretFields\x12\x35\n\x06values\x18\x01 \x03(\x0b\x32%.lockstep.v1.SecretFields.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"R\n\x16IssueCredentialRequest\x12\x16\n\x0e\x61ttestation_id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\xbf\x01\n\x17IssueCredentialResponse\x12!\n\x05lease\x18\x01 \x01(\x0b\x32\x12.lockstep.v1.Lease\x12+\n\ncredential\x18\x02 \x01(\x0b\x32\x17.lockstep.v1.Credential\x12+\n\nparameters\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\'\n\x08rotation\x18\x04 \x01(\x0b\x32\x15.lockstep.v1.Rotation\"`\n\x08Rotation\x12(\n\x05\x65very\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"=\n\x11RenewLeaseRequest\x12\x16\n\x0e\x61ttestation_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\"\x8d\x01\n\x12RenewLeaseResponse\x12!\n\x05lease\x18\x01 \x01(\x0b\x32\x12.lockstep.v1.Lease\x12+\n\ncredential\x18\x02 \x01(\x0b\x32\x17.lockstep.v1.Credential\x12\'\n\x08rotation\x18\x03 \x01(\x0b\x32\x15.lockstep.v1.Rotation\">\n\x12RevokeLeaseRequest\x12\x16\n\x0e\x61ttestation_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\"8\n\x13RevokeLeaseResponse\x12!\n\x05lease\x18\x01 \x01(\x0b\x32\x12.lockstep.v1.Lease\"{\n\x11ListLeasesRequest\x12\x16\n\x0e\x61ttestation_id\x18\x01 \x01(\t\x12\'\n\x06states\x18\x02 \x03(\x0e\x32\x17.lockstep.v1.LeaseState\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"Q\n\x12ListLeasesResponse\x12\"\n\x06leases\x18\x01 \x03(\x0b\x32\x12.lockstep.v1.Lease\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xbd\x01\n\nLeaseState\x12\x1b\n\x17LEASE_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13LEASE_STATE_PENDING\x10\x01\x12\x16\n\x12LEASE_STATE_ACTIVE\x10\x02\x12\x18\n\x14LEASE_STATE_REVOKING\x10\x03\x12\x17\n\x13LEASE_STATE_REVOKED\x10\x04\x12\x17\n\x13LEASE_STATE_EXPIRED\x10\x05\x12\x15\n\x11LEASE_STATE_STUCK\x10\x06*\x99\x01\n\x0cRevocability\x12\x1c\n\x18REVOCABILITY_UNSPECIFIED\x10\x00\x12\x18\n\x14REVOCABILITY_INSTANT\x10\x01\x12\x1a\n\x16REVOCABILITY_AT_TARGET\x10\x02\x12\x1d\n\x19REVOCABILITY_UNTIL_EXPIRY\x10\x03\x12\x16\n\x12REVOCABILITY_NEVER\x10\x04\x32\xe1\x02\n\x11\x43redentialService\x12\\\n\x0fIssueCredential\x12#.lockstep.v1.IssueCredentialRequest\x1a$.lockstep.v1.IssueCredentialResponse\x12M\n\nRenewLease\x12\x1e.lockstep.v1.RenewLeaseRequest\x1a\x1f.lockstep.v1.RenewLeaseResponse\x12P\n\x0bRevokeLease\x12\x1f.lockstep.v1.RevokeLeaseRequest\x1a .lockstep.v1.RevokeLeaseResponse\x12M\n\nListLeases\x12\x1e.lockstep.v1.ListLeasesRequest\x1a\x1f.lockstep.v1.ListLeasesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,10 +37,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SECRETFIELDS_VALUESENTRY']._loaded_options = None
   _globals['_SECRETFIELDS_VALUESENTRY']._serialized_options = b'8\001'
-  _globals['_LEASESTATE']._serialized_start=1690
-  _globals['_LEASESTATE']._serialized_end=1879
-  _globals['_REVOCABILITY']._serialized_start=1882
-  _globals['_REVOCABILITY']._serialized_end=2035
+  _globals['_LEASESTATE']._serialized_start=1871
+  _globals['_LEASESTATE']._serialized_end=2060
+  _globals['_REVOCABILITY']._serialized_start=2063
+  _globals['_REVOCABILITY']._serialized_end=2216
   _globals['_LEASE']._serialized_start=172
   _globals['_LEASE']._serialized_end=632
   _globals['_LEASECLEANING']._serialized_start=634
@@ -54,19 +54,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ISSUECREDENTIALREQUEST']._serialized_start=957
   _globals['_ISSUECREDENTIALREQUEST']._serialized_end=1039
   _globals['_ISSUECREDENTIALRESPONSE']._serialized_start=1042
-  _globals['_ISSUECREDENTIALRESPONSE']._serialized_end=1192
-  _globals['_RENEWLEASEREQUEST']._serialized_start=1194
-  _globals['_RENEWLEASEREQUEST']._serialized_end=1255
-  _globals['_RENEWLEASERESPONSE']._serialized_start=1257
-  _globals['_RENEWLEASERESPONSE']._serialized_end=1357
-  _globals['_REVOKELEASEREQUEST']._serialized_start=1359
-  _globals['_REVOKELEASEREQUEST']._serialized_end=1421
-  _globals['_REVOKELEASERESPONSE']._serialized_start=1423
-  _globals['_REVOKELEASERESPONSE']._serialized_end=1479
-  _globals['_LISTLEASESREQUEST']._serialized_start=1481
-  _globals['_LISTLEASESREQUEST']._serialized_end=1604
-  _globals['_LISTLEASESRESPONSE']._serialized_start=1606
-  _globals['_LISTLEASESRESPONSE']._serialized_end=1687
-  _globals['_CREDENTIALSERVICE']._serialized_start=2038
-  _globals['_CREDENTIALSERVICE']._serialized_end=2391
+  _globals['_ISSUECREDENTIALRESPONSE']._serialized_end=1233
+  _globals['_ROTATION']._serialized_start=1235
+  _globals['_ROTATION']._serialized_end=1331
+  _globals['_RENEWLEASEREQUEST']._serialized_start=1333
+  _globals['_RENEWLEASEREQUEST']._serialized_end=1394
+  _globals['_RENEWLEASERESPONSE']._serialized_start=1397
+  _globals['_RENEWLEASERESPONSE']._serialized_end=1538
+  _globals['_REVOKELEASEREQUEST']._serialized_start=1540
+  _globals['_REVOKELEASEREQUEST']._serialized_end=1602
+  _globals['_REVOKELEASERESPONSE']._serialized_start=1604
+  _globals['_REVOKELEASERESPONSE']._serialized_end=1660
+  _globals['_LISTLEASESREQUEST']._serialized_start=1662
+  _globals['_LISTLEASESREQUEST']._serialized_end=1785
+  _globals['_LISTLEASESRESPONSE']._serialized_start=1787
+  _globals['_LISTLEASESRESPONSE']._serialized_end=1868
+  _globals['_CREDENTIALSERVICE']._serialized_start=2219
+  _globals['_CREDENTIALSERVICE']._serialized_end=2572
 # @@protoc_insertion_point(module_scope)

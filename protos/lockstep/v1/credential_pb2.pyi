@@ -271,6 +271,7 @@ class IssueCredentialResponse(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     CREDENTIAL_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
+    ROTATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def lease(self) -> Global___Lease: ...
     @_builtins.property
@@ -279,20 +280,53 @@ class IssueCredentialResponse(_message.Message):
     def parameters(self) -> _struct_pb2.Struct:
         """What the role tells about the target: audience, host, database."""
 
+    @_builtins.property
+    def rotation(self) -> Global___Rotation:
+        """Absent where the role does not rotate."""
+
     def __init__(
         self,
         *,
         lease: Global___Lease | None = ...,
         credential: Global___Credential | None = ...,
         parameters: _struct_pb2.Struct | None = ...,
+        rotation: Global___Rotation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "lease", b"lease", "parameters", b"parameters"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "lease", b"lease", "parameters", b"parameters", "rotation", b"rotation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "lease", b"lease", "parameters", b"parameters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "lease", b"lease", "parameters", b"parameters", "rotation", b"rotation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IssueCredentialResponse: _TypeAlias = IssueCredentialResponse  # noqa: Y015
+
+@_typing.final
+class Rotation(_message.Message):
+    """How often the holder replaces a credential while it lives, and how long the
+    old one is kept beside the new one.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVERY_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def every(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def overlap(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        every: _duration_pb2.Duration | None = ...,
+        overlap: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["every", b"every", "overlap", b"overlap"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["every", b"every", "overlap", b"overlap"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rotation: _TypeAlias = Rotation  # noqa: Y015
 
 @_typing.final
 class RenewLeaseRequest(_message.Message):
@@ -322,21 +356,25 @@ class RenewLeaseResponse(_message.Message):
 
     LEASE_FIELD_NUMBER: _builtins.int
     CREDENTIAL_FIELD_NUMBER: _builtins.int
+    ROTATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def lease(self) -> Global___Lease: ...
     @_builtins.property
     def credential(self) -> Global___Credential:
         """Present where renewal makes a new secret (signed tokens)."""
 
+    @_builtins.property
+    def rotation(self) -> Global___Rotation: ...
     def __init__(
         self,
         *,
         lease: Global___Lease | None = ...,
         credential: Global___Credential | None = ...,
+        rotation: Global___Rotation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "lease", b"lease"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "lease", b"lease", "rotation", b"rotation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "lease", b"lease"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "lease", b"lease", "rotation", b"rotation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -232,7 +232,7 @@ class VaultBackend:
             Credential(fields=fields),
             handle.text(lease.id),
             min(ends, lease.expires_at, held.until),
-            parameters=facts,
+            parameters={**grant.parameters.get("target", {}), **facts},
         )
 
     async def _last_word(self, handle: Handle) -> str:

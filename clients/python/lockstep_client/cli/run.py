@@ -25,10 +25,11 @@ from lockstep_client.settings import load
     "--output",
     default="file",
     show_default=True,
-    metavar="file[:PATH]|fd|env",
+    metavar="file[:PATH]|fd|env|pgservice[:PATH]|pgpass[:PATH]|dsn[:VARIABLE]",
     help="How it is handed over: a private file (LOCKSTEP_CREDENTIAL_FILE names it), an inherited descriptor "
-    "(LOCKSTEP_CREDENTIAL_FD), or the environment (LOCKSTEP_TOKEN, LOCKSTEP_USERNAME …; others of the same "
-    "user can read that).",
+    "(LOCKSTEP_CREDENTIAL_FD), the environment (LOCKSTEP_TOKEN, LOCKSTEP_USERNAME …; others of the same "
+    "user can read that), or as PostgreSQL's tools read it: a service file (PGSERVICEFILE, follows every "
+    "rotation), a password file (PGPASSFILE, PGUSER), a URI in the environment (DATABASE_URL).",
 )
 @click.option(
     "--on-revoked",

@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from lockstep_client.databases import password_line, service, text
 from lockstep_client.errors import ConfigurationError
 from lockstep_client.leases import LiveCredential
 
 FILE_VARIABLE = "LOCKSTEP_CREDENTIAL_FILE"
 FD_VARIABLE = "LOCKSTEP_CREDENTIAL_FD"
+DATABASE_VARIABLE = "DATABASE_URL"
+SERVICE = "lockstep"
 _SMALLEST_PIPE = 4096
 
 
@@ -56,11 +59,14 @@ class ByFile:
 
     def give(self, credential: LiveCredential) -> None:
         """A token as it is; fields as a JSON object."""
+        self._write(content(credential))
+
+    def _write(self, text: str) -> None:
         temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
         try:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with open(fd, "w", encoding="utf-8") as file:
-                file.write(content(credential))
+                file.write(text)
             os.replace(temporary, self._path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
@@ -137,6 +143,82 @@ class ByEnvironment:
         """What was inherited cannot be taken."""
 
 
+class ByPasswordFile(ByFile):
+    """A password file that libpq and its kin read (``PGPASSFILE``); the login's name is in the environment.
+
+    Programs that connect anew read it anew: the file follows every rotation of
+    the password. The name that it belongs to changes with a rotation too, so a
+    program that keeps its environment wants a restart then.
+    """
+
+    before_start = True
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._user = ""
+        self._target: Mapping[str, object] = {}
+
+    def environment(self) -> Mapping[str, str]:
+        """Where it is, who we are, and the target that the role names."""
+        names = {"PGHOST": "host", "PGPORT": "port", "PGDATABASE": "database"}
+        known = {name: text(self._target.get(key)) for name, key in names.items()}
+        return {
+            "PGPASSFILE": self.file,
+            "PGUSER": self._user,
+            **{name: value for name, value in known.items() if value},
+        }
+
+    def give(self, credential: LiveCredential) -> None:
+        """One line, for the target that the role names, or any."""
+        user, password = credential.login()
+        self._user, self._target = user, credential.parameters
+        self._write(password_line(user, password, self._target))
+
+
+class ByServiceFile(ByFile):
+    """A connection service file (libpq 34.17): name, password and target in one, read anew at every connection.
+
+    The whole login changes with a rotation, and the program needs no restart for it.
+    """
+
+    before_start = True
+
+    def environment(self) -> Mapping[str, str]:
+        """Where it is, and which service of it."""
+        return {"PGSERVICEFILE": self.file, "PGSERVICE": SERVICE}
+
+    def give(self, credential: LiveCredential) -> None:
+        """The one service, as it is now."""
+        user, password = credential.login()
+        self._write(service(SERVICE, user, password, credential.parameters))
+
+
+class ByDataSource:
+    """``DATABASE_URL`` in the environment, password and all: only when asked for, like `ByEnvironment`."""
+
+    before_start = True
+    file = ""
+
+    def __init__(self, variable: str) -> None:
+        self._variable = variable
+        self._source = ""
+
+    def environment(self) -> Mapping[str, str]:
+        """The URI under its name."""
+        return {self._variable: self._source} if self._source else {}
+
+    def give(self, credential: LiveCredential) -> None:
+        """For the next start."""
+        self._source = credential.dsn().reveal()
+
+    def started(self) -> None:
+        """The child has a copy: forget ours."""
+        self._source = ""
+
+    def take_back(self) -> None:
+        """What was inherited cannot be taken."""
+
+
 def content(credential: LiveCredential) -> str:
     """The token itself, or the fields as one JSON object."""
     fields = credential.fields
@@ -146,15 +228,27 @@ def content(credential: LiveCredential) -> str:
 
 
 def handover(kind: str, folder: Path) -> Handover:
-    """``file``, ``file:PATH``, ``fd`` or ``env``. Raises `ConfigurationError`."""
+    """``file``, ``file:PATH``, ``fd``, ``env``, ``pgpass``, ``pgpass:PATH``, ``pgservice``,
+    ``pgservice:PATH``, ``dsn`` or ``dsn:VARIABLE``.
+
+    Raises `ConfigurationError`.
+    """
     way, _, path = kind.partition(":")
     if way == "file":
         return ByFile(Path(path).absolute() if path else folder / "credential")
+    if way == "pgpass":
+        return ByPasswordFile(Path(path).absolute() if path else folder / "pgpass")
+    if way == "pgservice":
+        return ByServiceFile(Path(path).absolute() if path else folder / "pgservice")
+    if way == "dsn":
+        return ByDataSource(path or DATABASE_VARIABLE)
     if kind == "fd":
         return ByDescriptor()
     if kind == "env":
         return ByEnvironment()
-    raise ConfigurationError(f"--output {kind}: file, file:PATH, fd or env", setting="--output")
+    raise ConfigurationError(
+        f"--output {kind}: file, file:PATH, fd, env, pgpass, pgservice or dsn", setting="--output"
+    )
 
 
 def private_folder() -> str:
