@@ -201,6 +201,10 @@ class Broker:
             except LockstepError as error:
                 self._log.error("configuration refused", problem=f"state: {error.message}")
                 return False
+            except Exception as error:  # noqa: BLE001 - what is served is worth more than a text that nobody foresaw
+                # No text of it: it may have a line of the configuration in it.
+                self._log.error("configuration refused", problem=f"cannot be read: {type(error).__name__}")
+                return False
             if self._roots is not None:
                 self._roots.replace(roots)
             self._ring.replace(*credentials)

@@ -51,7 +51,15 @@ def generation(
         known = last.sources.get(name) if last is not None else None
         # A source keeps its keys and what it has verified over a reload that does not concern it.
         kept = known is not None and known[0] == table
-        sources[name] = known if kept and known else (table, IDENTITIES[table.kind](name, table, parts))
+        if kept and known:
+            sources[name] = known
+            continue
+        try:
+            sources[name] = (table, IDENTITIES[table.kind](name, table, parts))
+        except ValueError as error:  # a file changed since it was checked
+            raise ConfigurationRefused(
+                [Problem(shown(settings.file), f"identity.{name}", str(error))]
+            ) from None
     # A backend keeps the accounts that it has opened, a cutter its connections.
     backends = _backends(settings, parts, last)
     cutters = {

@@ -96,6 +96,12 @@ def role(name: str, table: RoleTable, parameters: Mapping[str, Any]) -> Role:
             "possession": table.possession,
             "static": table.static,
             "max_life": _milliseconds(table.max_life),
+            "rotate": None
+            if table.rotate is None
+            else {
+                "every": _milliseconds(table.rotate.every),
+                "overlap": _milliseconds(table.rotate.overlap),
+            },
             "units": "durations are milliseconds",
         }
     )

@@ -11,6 +11,7 @@ from broker.crypto.webhooks import WebhookKeyError, parse_verifying_key
 from broker.settings.backend_checks import Fault, backend_faults
 from broker.settings.book import Tables
 from broker.settings.gate import GateBackend
+from broker.settings.identity_checks import identity_faults
 from broker.settings.problems import Problem, nearest
 from broker.settings.server import Server
 from broker.settings.source import Source
@@ -24,6 +25,7 @@ def check(source: Source, server: Server | None, tables: Tables) -> None:
     """Note every fault between tables in `source.problems`."""
     faults = [
         *_sources(tables),
+        *identity_faults(tables),
         *_names(source, tables),
         *_applications(source, tables),
         *_audiences(server, tables),
@@ -152,6 +154,8 @@ def _applications(source: Source, tables: Tables) -> Iterator[Fault]:
             if included not in applications:
                 message = f"there is no [manifests.{included}]{nearest(included, applications)}"
                 yield "manifests", name, "includes", message
+        if table.source is not None and not table.source.is_dir():
+            yield "manifests", name, "source", f"{table.source}: no such folder; create it, or mount it first"
         circle = _circle(tables, name)
         if circle:
             yield "manifests", name, "includes", f"includes itself: {' → '.join(circle)}; break the circle"

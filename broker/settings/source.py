@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from broker.crypto.keyfiles import KeyFileError, read_public
 from broker.settings.problems import Problem, nearest, shown
 
 NAMED: Final = (
@@ -115,17 +116,15 @@ def _read_file(source: Source, file: Path, trail: tuple[Path, ...], seen: set[Pa
 
 def _parse(source: Source, file: Path) -> dict[str, Any] | None:
     try:
-        with file.open("rb") as stream:
-            data = stream.read(_MAX_FILE + 1)
-        if len(data) > _MAX_FILE:
-            raise ValueError(f"larger than {_MAX_FILE} bytes")
-        return tomllib.loads(data.decode("utf-8"))
-    except OSError as error:
-        message = f"cannot be read: {error.strerror}; check the path and its permissions"
+        return tomllib.loads(read_public(file, limit=_MAX_FILE).decode("utf-8"))
+    except KeyFileError as error:
+        message = f"{str(error).removeprefix(f'{file}: ')}; check the path and its permissions"
     except UnicodeDecodeError:
         message = "is not UTF-8 text; save it as UTF-8"
     except ValueError as error:  # tomllib.TOMLDecodeError is one
         message = f"is no TOML: {error}"
+    except RecursionError:
+        message = "is nested too deeply to be read"
     source.problems.append(Problem(shown(file), "", message))
     return None
 
@@ -233,6 +232,6 @@ def _value(text: str) -> Any:
     if text.lstrip().startswith(("[", "{")):
         try:
             return tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (tomllib.TOMLDecodeError, RecursionError):
             return text
     return text

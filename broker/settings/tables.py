@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from broker.adapters.identity.oidc import OidcRules
 from broker.adapters.identity.presets import KNOWN_CLAIMS, Preset
@@ -40,6 +40,12 @@ def _folder(value: Any) -> Any:
     return None if value == "state" else value
 
 
+def _with_port(host: str) -> str:
+    # A port is what stands behind the last colon, and inside brackets there is none.
+    bare = ":" not in host or host.endswith("]")
+    return f"{host}:443" if bare else host
+
+
 TrustDomain = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,255}$")]
 Level = Annotated[Assurance, BeforeValidator(_level)]
 
@@ -67,7 +73,7 @@ class OidcSource(Table):
     leeway: Seconds = 30.0
     jwks_file: File | None = None
     jwks_url: Url | None = None
-    jwks_hosts: tuple[Text, ...] = ()
+    jwks_hosts: tuple[Annotated[Text, AfterValidator(_with_port)], ...] = ()
     ca_file: File | None = None
 
     @model_validator(mode="after")
@@ -219,8 +225,10 @@ class RoleTable(Table):
     @model_validator(mode="before")
     @classmethod
     def _one_ttl(cls, value: Any) -> Any:
-        if isinstance(value, dict) and not isinstance(value.get("ttl", {}), dict):
-            return {**value, "ttl": {value.get("assurance", "self"): value["ttl"]}}
+        if isinstance(value, dict) and isinstance(value.get("ttl", {}), str | int | float):
+            level = value.get("assurance", "self")
+            # What is no level is told once, as a fault of `assurance`.
+            return {**value, "ttl": {level if isinstance(level, str) else "self": value["ttl"]}}
         return value
 
 

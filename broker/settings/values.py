@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ def duration(value: Any) -> float:
     if isinstance(value, bool):
         raise ValueError('is no duration; write for example "5m", "30s", "1h30m" or seconds')
     if isinstance(value, int | float):
-        seconds = float(value)
+        seconds = float(value) if abs(value) <= _MAX_SECONDS else math.inf
     elif isinstance(value, str) and _DURATION.fullmatch(value):
         seconds = sum(float(count) * _UNITS[unit] for count, unit in _PART.findall(value))
     elif isinstance(value, str) and re.fullmatch(r"\d+(?:\.\d+)?", value):
@@ -83,7 +84,10 @@ def _path(value: Any, info: ValidationInfo) -> Path:
     if "\x00" in text:
         raise ValueError("is no path; it has a NUL in it")
     folder: Path = info.context["folder"] if info.context else Path()
-    return folder / Path(text).expanduser()
+    try:
+        return folder / Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(f"is no path: there is no home of {text.partition('/')[0]} here") from None
 
 
 def _url(value: str) -> str:

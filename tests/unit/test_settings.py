@@ -12,6 +12,7 @@ from broker.adapters.clock import SystemClock
 from broker.crypto.keyfiles import public_pem
 from broker.dev import make
 from broker.dev.files import kept_key
+from broker.model.detection import DetectionKind
 from broker.model.evidence import Assurance
 from broker.model.identity import WorkloadIdentity
 from broker.model.role import Action, Mode, Revocability
@@ -89,6 +90,39 @@ def test_a_role_version_is_the_digest_of_what_it_says(folder: Path) -> None:
     changed = load(folder / "lockstep.toml", {}).book.roles["dev"]
     assert changed.version != first.version
     assert '"ttl":{"self":360000}' in changed.text
+
+
+def test_a_role_version_knows_its_rotation(folder: Path) -> None:
+    first = load(folder / "lockstep.toml", {}).book.roles["dev"]
+    edit(folder, ROLE, ROLE + 'rotate = { every = "8h", overlap = "10m" }\n')
+    assert load(folder / "lockstep.toml", {}).book.roles["dev"].version != first.version
+
+
+LEAST = """
+[roles.least]
+mode = "enforce"
+identity = { from = "dev", subject = "least" }
+manifests = ["dev"]
+backend = { use = "jwt", audience = "least" }
+ttl = "5m"
+[detectors.least]
+kind = "standard"
+keys = ["least.secret"]
+"""
+
+
+def test_what_a_role_and_a_detector_do_not_say_is_the_careful_thing(folder: Path) -> None:
+    (folder / "least.secret").touch(0o600)
+    shutil.copy(folder / "detector.secret", folder / "least.secret")
+    append(folder, LEAST)
+    book = load(folder / "lockstep.toml", {}).book
+    role, detector = book.roles["least"], book.detectors["least"]
+    assert (role.after_revocation, role.silence.then, role.silence.grace) == ("hold", "drop", 30.0)
+    assert (role.revocability, role.static_accepted, role.possession_required) == ("at_target", False, False)
+    assert (role.assurance, role.max_life, role.rotate, role.owner) == (Assurance.SELF, 86_400.0, None, "")
+    assert {detector.action_for(kind) for kind in DetectionKind} == {Action.OBSERVE}
+    assert (detector.cap.instances, detector.cap.share, detector.cap.period) == (3, 0.2, 600.0)
+    assert (detector.cap.beyond, detector.rate.count, detector.rate.period) == ("hold", 100, 60.0)
 
 
 # --- one fault, one line ------------------------------------------------------------------------------
@@ -180,6 +214,11 @@ FAULTS = [
         'scope = { owners = ["a"] }\nmay = [',
         "operators.dev.scope: scoped rights are not available yet",
     ),
+    # types that nobody expects
+    ('ttl = "5m"', 'ttl = "5m"\nassurance = ["self"]', "roles.dev.assurance: "),
+    ('ttl = "5m"', 'ttl = ["5m"]\nassurance = { a = 1 }', "roles.dev.ttl: is no table"),
+    ("[limits]\n", f"[limits]\ncall = {'9' * 400}\n", "limits.call: must be longer than nothing and shorter"),
+    ("[limits]\n", "[limits]\ncall = nan\n", "limits.call: must be longer than nothing and shorter"),
     # between tables
     ('use = "jwt"', 'use = "jwr"', 'roles.dev.backend.use: there is no [backends.jwr]; did you mean "jwt"?'),
     ('manifests = ["dev"]', 'manifests = ["dve"]', "roles.dev.manifests: there is no [manifests.dve]"),
@@ -329,6 +368,83 @@ def test_no_message_repeats_a_secret(folder: Path) -> None:
 def test_no_toml(folder: Path) -> None:
     (folder / "lockstep.toml").write_text("a = [\n")
     assert "lockstep.toml: is no TOML: " in refusal(folder)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "environment"),
+    [
+        ("a = " + "[" * 20_000, {}),
+        ("", {"LOCKSTEP_LISTEN__TLS": "[" * 20_000}),
+        ('certificate = "~nobody-of-this-name/x"', {}),
+    ],
+    ids=["a file", "a variable", "a home"],
+)
+def test_what_no_parser_takes_is_refused_in_a_line(
+    folder: Path, text: str, environment: dict[str, str]
+) -> None:
+    if text.startswith("certificate"):
+        edit(folder, 'certificate = "server.crt"', text)
+    else:
+        edit(folder, "include = []", f"include = []\n{text}\n" if text else "include = []")
+    [line] = refusal(folder, environment)
+    assert "nested too deeply" in line or "is no address" in line or "there is no home of ~nobody" in line
+
+
+def test_a_pipe_in_place_of_a_file_holds_nobody_up(folder: Path) -> None:
+    os.mkfifo(folder / "team.toml")
+    edit(folder, "include = []", 'include = ["team.toml"]')
+    [line] = refusal(folder)
+    assert "team.toml: not a regular file" in line
+
+
+def test_a_file_that_anybody_can_change_decides_nothing(folder: Path) -> None:
+    (folder / "team.toml").write_text("")
+    (folder / "team.toml").chmod(0o666)
+    edit(folder, "include = []", 'include = ["team.toml"]')
+    [line] = refusal(folder)
+    assert "team.toml: anybody can change it (mode 0666); run: chmod o-w" in line
+
+
+OTHER = """
+[identity.other]
+kind = "oidc"
+issuer = "https://o.example"
+audience = "a"
+algorithms = ["ES256"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        (
+            '[identity.other]\nkind = "spiffe"\ntrust_domain = "b.example"\nbundle = "server.crt"\n',
+            "identity.other.bundle: …server.crt: ",
+        ),
+        (
+            '[identity.other]\nkind = "spiffe"\ntrust_domain = "b.example"\nbundle = "absent.pem"\n',
+            "identity.other.bundle: …absent.pem: cannot be read: No such file",
+        ),
+        (
+            OTHER + 'jwks_file = "server.crt"\n',
+            "identity.other.jwks_file: …server.crt: ",
+        ),
+        (
+            OTHER + 'ca_file = "identity.jwks"\n',
+            "identity.other.ca_file: …identity.jwks: not a PEM file",
+        ),
+        (
+            '[manifests.pay]\nsigners = ["dev"]\nsource = "manifests.d"\n',
+            "manifests.pay.source: …manifests.d: no such folder; create it",
+        ),
+    ],
+    ids=["a leaf as bundle", "no bundle", "no key set", "no authorities", "no folder"],
+)
+def test_what_a_broker_would_not_start_with_is_told(folder: Path, table: str, expected: str) -> None:
+    # `serve` reads these, and so does `check-config`.
+    append(folder, table)
+    key, _, rest = expected.partition("…")
+    assert any(key in line and f"{folder}/{rest}" in line for line in refusal(folder)), refusal(folder)
 
 
 def test_no_file(tmp_path: Path) -> None:

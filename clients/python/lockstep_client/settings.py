@@ -83,6 +83,9 @@ def _read_file(path: Path) -> dict[str, str]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{CONFIG_VARIABLE}: {path}: {error}", setting=CONFIG_VARIABLE) from None
+    except RecursionError:
+        message = f"{CONFIG_VARIABLE}: {path}: is nested too deeply to be read"
+        raise ConfigurationError(message, setting=CONFIG_VARIABLE) from None
     known = {field.name for field in fields(Settings)}
     for key, value in document.items():
         if key not in known:
