@@ -50,6 +50,7 @@ def settings(tmp_path: Path) -> Settings:
     for path, name in made.items():
         (tmp_path / path[1:]).write_bytes((tmp_path / "dev" / name).read_bytes())
         (tmp_path / path[1:]).chmod(0o600)
+    (tmp_path / "etc/lockstep/manifests/base-debian13").mkdir()
     keys = tmp_path / "etc/lockstep/keys"
     for name in ("credentials", "receipts", "gate"):
         kept_key(keys / f"{name}.pem")
