@@ -21,13 +21,17 @@ class Explainer:
     async def explain(
         self,
         caller: WorkloadCaller | OperatorCaller | IdentityCaller,
-        decision_id: str,
+        wanted_id: str,
         include_code_set: bool,
     ) -> Explanation:
-        """The decision; with its code set and the measurer's names for it where asked. Raises `NotFound`."""
+        """The decision; with its code set and the measurer's names for it where asked. Raises `NotFound`.
+
+        `wanted_id` is a decision's, or that of what a decision made: an attestation,
+        a lease, a revocation, a detection.
+        """
 
         async def work(tx: Transaction) -> Explanation | None:
-            decision = await tx.decisions.get(decision_id)
+            decision = await tx.decisions.get(await _decision_of(tx, wanted_id))
             if decision is None or not await _may_see(tx, caller, decision):
                 return None
             digests = [finding.digest for finding in decision.findings if finding.digest]
@@ -45,6 +49,19 @@ class Explainer:
         if explanation is None:
             raise NotFound("no such decision, or it is not yours")
         return explanation
+
+
+async def _decision_of(tx: Transaction, wanted_id: str) -> str:
+    """The decision that made what an id names; the id itself where it names a decision, or nothing."""
+    made = {
+        "A": tx.attestations.get,
+        "L": tx.leases.get,
+        "V": tx.revocations.get,
+        "T": tx.detections.get,
+    }
+    look = made.get(wanted_id.partition("-")[0])
+    found = None if look is None else await look(wanted_id)
+    return wanted_id if found is None else found.decision_id
 
 
 async def _may_see(

@@ -294,6 +294,26 @@ class TestExplain:
         with pytest.raises(NotFound):
             await house.explainer.explain(stolen, answer.decision_id, False)
 
+    async def test_whatever_a_decision_made_is_explained_by_its_own_id(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        lease = (await workload.issue()).lease
+        report = await workload.report_self()
+        ids = {
+            lease.attestation_id: DecisionKind.ATTEST,
+            lease.id: DecisionKind.ISSUE,
+            report.detection_id: DecisionKind.DETECTION,
+            (await house.only_revocation()).id: DecisionKind.DETECTION,
+        }
+        for asked, kind in ids.items():
+            found = await house.explainer.explain(house.operator("explain"), asked, False)
+            assert found.decision.kind is kind, asked
+            with pytest.raises(NotFound):
+                await house.explainer.explain(house.operator("read"), asked, False)
+        for unknown in ("A-unknown", "L-unknown", "T-unknown", "V-unknown", "X-1", ""):
+            with pytest.raises(NotFound):
+                await house.explainer.explain(house.operator("explain"), unknown, False)
+
     async def test_a_decision_of_no_identity_is_nobodys(self) -> None:
         house = await House.open()
         answer = await house.report(attestation="A-unknown")
