@@ -27,7 +27,7 @@ class Explainer:
         """The decision; with its code set and the measurer's names for it where asked. Raises `NotFound`.
 
         `wanted_id` is a decision's, or that of what a decision made: an attestation,
-        a lease, a revocation, a detection.
+        a lease, its token, a revocation, a report.
         """
 
         async def work(tx: Transaction) -> Explanation | None:
@@ -57,7 +57,8 @@ async def _decision_of(tx: Transaction, wanted_id: str) -> str:
         "A": tx.attestations.get,
         "L": tx.leases.get,
         "V": tx.revocations.get,
-        "T": tx.detections.get,
+        "R": tx.detections.get,
+        "T": tx.leases.by_handle,
     }
     look = made.get(wanted_id.partition("-")[0])
     found = None if look is None else await look(wanted_id)

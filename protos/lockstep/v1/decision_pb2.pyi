@@ -181,8 +181,8 @@ class ExplainDecisionRequest(_message.Message):
     ATTESTATION_ID_FIELD_NUMBER: _builtins.int
     INCLUDE_CODE_SET_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
-    """A decision's, or that of what it made: attestation, lease, revocation,
-    detection.
+    """A decision's, or that of what it made: attestation, lease, token,
+    revocation, report.
     """
     attestation_id: _builtins.str
     """Whose question this is; empty for operators."""

@@ -302,6 +302,7 @@ class TestExplain:
         ids = {
             lease.attestation_id: DecisionKind.ATTEST,
             lease.id: DecisionKind.ISSUE,
+            lease.handle: DecisionKind.ISSUE,
             report.detection_id: DecisionKind.DETECTION,
             (await house.only_revocation()).id: DecisionKind.DETECTION,
         }
@@ -310,7 +311,7 @@ class TestExplain:
             assert found.decision.kind is kind, asked
             with pytest.raises(NotFound):
                 await house.explainer.explain(house.operator("read"), asked, False)
-        for unknown in ("A-unknown", "L-unknown", "T-unknown", "V-unknown", "X-1", ""):
+        for unknown in ("A-unknown", "L-unknown", "R-unknown", "T-unknown", "V-unknown", "X-1", ""):
             with pytest.raises(NotFound):
                 await house.explainer.explain(house.operator("explain"), unknown, False)
 

@@ -28,9 +28,9 @@ def explain(decision_id: str, everything: bool, as_json: bool) -> None:
     """Why was this granted, refused or revoked?
 
     ID is a decision's (D-…), as errors, logs and receipts name it, or that of
-    what was decided about: an attestation (A-…), a lease (L-…), a revocation
-    (V-…), a detection (T-…). Answers the identity concerned, the role's owner,
-    and operators.
+    what was decided about: an attestation (A-…), a lease (L-…) or its token
+    (T-…), a revocation (V-…), a report (R-…). Answers the identity concerned,
+    the role's owner, and operators.
     """
     with Operator(load()) as operator:
         answer = operator.explain(decision_id)
