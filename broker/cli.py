@@ -28,6 +28,7 @@ STATE: Final = 4
 ADDRESS: Final = 5
 FOUND: Final = 6
 VAULT: Final = 7
+_LAPTOP: Final = Path("~/.lockstep/dev")
 
 _CODES: Final = """
 \b
@@ -152,7 +153,7 @@ def migrate(file: Path, check: bool) -> None:
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("~/.lockstep/dev"),
+    default=_LAPTOP,
     show_default=True,
     help="Where everything is kept; remove it to begin anew.",
 )
@@ -357,12 +358,19 @@ def _announce(laptop: Laptop, *, as_json: bool, enforce: bool) -> None:
         click.echo(json.dumps(laptop.report()))
         sys.stdout.flush()
         return
+    import shlex
+
     from rich.console import Console
 
     mode = "role dev enforces" if enforce else "role dev observes"
     console = Console(stderr=True, highlight=False)
     console.print(f"ready · [bold red]LAPTOPS ONLY[/] · {laptop.folder} · {mode}", soft_wrap=True)
-    console.print('in another terminal: eval "$(lockstep-broker dev --export)"', soft_wrap=True)
+    where = ""
+    if laptop.folder != _LAPTOP.expanduser():
+        where = f" --folder {shlex.quote(str(laptop.folder))}"
+    console.print(
+        f'in another terminal: eval "$(lockstep-broker dev --export{where})"', soft_wrap=True, markup=False
+    )
 
 
 @contextmanager

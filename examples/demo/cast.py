@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -115,13 +116,28 @@ class Actor:
 
 
 @contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Signals to leave are obeyed after the block: whoever leaves must know what has begun."""
+    came: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, lambda told, _: came.append(told)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, obey in before.items():
+            signal.signal(number, obey)
+        for number in came:
+            signal.raise_signal(number)
+
+
+@contextlib.contextmanager
 def acting(name: str, command: Sequence[str], env: Mapping[str, str]) -> Iterator[Actor]:
     """An actor that ends with the block."""
-    actor = Actor(name, command, env)
-    try:
+    with contextlib.ExitStack() as stack:
+        with undisturbed():
+            actor = Actor(name, command, env)
+            stack.callback(actor.end)
         yield actor
-    finally:
-        actor.end()
 
 
 @contextlib.contextmanager
@@ -152,14 +168,28 @@ def plugin_market() -> Iterator[str]:
 
 def run(command: Sequence[str], env: Mapping[str, str]) -> str:
     """A command that must succeed; its standard output."""
-    done = subprocess.run(
-        command, env={**os.environ, **env}, capture_output=True, text=True, timeout=60, check=False
-    )
-    if done.returncode:
-        raise StageError(
-            f"$ {' '.join(command)}\nexit {done.returncode}\n{done.stdout}{done.stderr}".rstrip()
-        )
-    return done.stdout
+    with contextlib.ExitStack() as stack:
+        with undisturbed():
+            process = stack.enter_context(
+                subprocess.Popen(
+                    command,
+                    env={**os.environ, **env},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    process_group=0,  # it has workers, which end with it
+                )
+            )
+            stack.callback(_end_group, process)
+        out, err = process.communicate(timeout=60)
+    if process.returncode:
+        raise StageError(f"$ {' '.join(command)}\nexit {process.returncode}\n{out}{err}".rstrip())
+    return out
+
+
+def _end_group(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def beside(name: str) -> str:

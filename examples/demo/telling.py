@@ -7,6 +7,7 @@ import base64
 import datetime as dt
 import hashlib
 import json
+import signal
 import socket
 import sys
 import tempfile
@@ -65,15 +66,26 @@ def perform(doc: str, play: Callable[[Story, Path, dict[str, Any]], None]) -> in
     as_json = parser.parse_args().json
     story = Story(Console(quiet=as_json, width=None if sys.stdout.isatty() else 118))
     record: dict[str, Any] = {}
+    begun = time.monotonic()
+    # Whoever ends it ends all of it: the stage is cleared on the way out.
+    signal.signal(signal.SIGTERM, _leave)
     try:
         with tempfile.TemporaryDirectory(prefix="lockstep-demo-") as folder:
             play(story, Path(folder), record)
     except StageError as error:
         print(f"the demo stopped: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("the demo was interrupted; nothing of it is left", file=sys.stderr)
+        return 128 + signal.SIGINT
+    record["seconds"] = round(time.monotonic() - begun, 1)
     if as_json:
         print(json.dumps(record, indent=2))
     return 0
+
+
+def _leave(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def approve(story: Story, folder: Path, env: Mapping[str, str], application: str, code: Path) -> None:

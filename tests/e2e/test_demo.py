@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.actors import clean_environment, commands_with
+from tests.support.actors import clean_environment, commands_with, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +26,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pat
         env=clean_environment({"TMPDIR": str(folder)}),
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=30,  # what `make demo` promises, once it is set up
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -68,6 +69,32 @@ def test_the_steps_of_a_receipt_are_in_order(stage: tuple[dict[str, Any], Path])
         steps = stage[0][act]["receipt"]["steps"]
         assert [step["at"] for step in steps] == sorted(step["at"] for step in steps)
         assert steps[-1]["name"] == "confirmed"
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_nothing_is_left_behind_by_one_that_is_ended(tmp_path: Path, how: signal.Signals) -> None:
+    playing = subprocess.Popen(
+        [sys.executable, "examples/demo/run.py"],
+        cwd=ROOT,
+        env=clean_environment({"TMPDIR": str(tmp_path)}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with playing:
+        assert playing.stdout is not None
+        assert playing.stderr is not None
+        for line in playing.stdout:
+            if "ready in" in line:  # a broker runs, and a manifest is being built
+                break
+        playing.send_signal(how)
+        playing.stdout.read()
+        said = playing.stderr.read()
+        assert playing.wait(20) == 128 + how
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+    # Workers of a command were killed with it, and it is the kernel's turn.
+    until(lambda: commands_with(str(tmp_path)) == [], "every process has ended")
 
 
 def test_nothing_is_left_behind(stage: tuple[dict[str, Any], Path]) -> None:
