@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import statistics
 import sys
@@ -100,11 +101,16 @@ def main(
 def _round(running: Stage, name: str, seconds: float) -> Iterable[tuple[str, dict[str, Any]]]:
     """One round of one case: label and run; each run has its empty call beside it."""
     rate = 0.0
+    empties: list[dict[str, Any]] = []
     for concurrency in CASES[name].concurrency:
         empty = running.measure("empty", concurrency, seconds)
+        empties.append(empty)
+        yield f"empty c={concurrency}", _against(copy.deepcopy(empty), empty)
         run = running.measure(name, concurrency, seconds)
         rate = run["rate"]
         yield f"{name} c={concurrency}", _against(run, empty)
+    # What arrives at a rate of its own waits for nobody: it is held against the call of one caller.
+    empty = empties[0]
     if name == "issue":
         run = running.measure(name, 16, seconds, rate=max(1.0, rate * OPEN_SHARE))
         yield "issue open loop", _against(run, empty)

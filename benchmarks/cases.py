@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc.aio
 
@@ -21,6 +23,8 @@ ISSUES_PER_INSTANCE = 40
 """Leases that one instance takes before another one takes its place."""
 
 Once = Callable[[], Awaitable[dict[str, float]]]
+# In quotes: grpc's classes take no parameters at run time.
+Stream: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,24 +217,29 @@ async def prepare_report(ground: Ground, concurrency: int) -> list[Spot]:
     return _spots(lines, [caller(lines[at % len(lines)]) for at in range(concurrency)])
 
 
-async def _watch(line: Line, workload: Workload) -> grpc.aio.StreamStreamCall:
+async def _watch(line: Line, workload: Workload) -> Stream:
     """An open watch whose snapshot has come: from here on only events follow."""
     first = messages.watch_open(workload.attestation_id, None).SerializeToString()
-    call = line.stream(methods.WATCH.path, first, workload.key)
+    call: Stream = line.stream(methods.WATCH.path, first, workload.key)
     await call.write(first)
     while True:
-        answer = revocation_pb2.WatchRevocationsResponse.FromString(await call.read())
+        answer = await _next(call)
         if answer.WhichOneof("message") == "snapshot" and answer.snapshot.complete:
             return call
 
 
-def _told(call: grpc.aio.StreamStreamCall) -> Awaitable[float]:
-    """When the event arrived."""
-    import asyncio
+async def _next(call: Stream) -> revocation_pb2.WatchRevocationsResponse:
+    raw = await call.read()
+    if not isinstance(raw, bytes):
+        raise RuntimeError("the watch has ended")
+    return revocation_pb2.WatchRevocationsResponse.FromString(raw)
 
+
+def _told(call: Stream) -> Awaitable[float]:
+    """When the event arrived."""
     async def wait() -> float:
         while True:
-            answer = revocation_pb2.WatchRevocationsResponse.FromString(await call.read())
+            answer = await _next(call)
             if answer.WhichOneof("message") == "event":
                 return time.perf_counter()
 

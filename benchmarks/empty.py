@@ -23,7 +23,7 @@ async def _answer(_request: bytes, _context: Any) -> bytes:
 async def serve(certificate: Path, key: Path) -> None:
     """Serve on a free port of the loopback."""
     server = grpc.aio.server()
-    handler = grpc.unary_unary_rpc_method_handler(_answer)
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(_answer)
     service, _, name = METHOD[1:].partition("/")
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {name: handler}),))
     credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])

@@ -54,7 +54,7 @@ class Line:
         read: bytes = await answer
         for name, value in await answer.trailing_metadata() or ():
             if name == NONCE_METADATA:
-                self.nonce = value
+                self.nonce = str(value)
         return read
 
     def stream(self, path: str, first: bytes, key: InstanceKey) -> Any:
