@@ -86,6 +86,7 @@ FAULTS = [
     ("broker/adapters/backends/vault.py", "import broker.adapters.cutters.postgres", {"families"}),
     ("lockstep_client/client.py", "import broker.model", {"client-without-broker"}),
     ("lockstep_client/client.py", "import rich", {"light-client"}),
+    ("lockstep_client/client.py", "import securesystemslib", {"light-client"}),
     ("lockstep/formats.py", "import google.protobuf", {"formats"}),
     ("lockstep/formats.py", "import lockstep_client", {"protos-know-nobody", "client-without-broker"}),
 ]
