@@ -237,6 +237,7 @@ async def _next(call: Stream) -> revocation_pb2.WatchRevocationsResponse:
 
 def _told(call: Stream) -> Awaitable[float]:
     """When the event arrived."""
+
     async def wait() -> float:
         while True:
             answer = await _next(call)

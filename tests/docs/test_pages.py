@@ -39,6 +39,8 @@ def test_configuration_loads(text: str, tmp_path: Path) -> None:
     shown.write_text(text.replace('"/run/spire/bundle.pem"', json.dumps(str(bundle))))
     (tmp_path / "falco.hmac").write_bytes((dev / "detector.secret").read_bytes())
     (tmp_path / "falco.hmac").chmod(0o600)
+    for folder in re.findall(r'^source\s*=\s*"([^"]+)"', text, re.M):
+        (tmp_path / folder).mkdir(exist_ok=True)
     for name in re.findall(r'"(\w+\.pub)"', text):
         (tmp_path / name).write_bytes(public_pem(Ed25519PrivateKey.generate().public_key()))
     laptop = make(dev, SystemClock(), includes=[shown])
@@ -63,6 +65,13 @@ def test_python_is_python(text: str) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_places_in_this_house_are_there(page: Path) -> None:
+    for place in re.findall(r"`((?:\w+/)[\w./*-]*)`", page.read_text()):
+        if (ROOT / place.split("/")[0]).is_dir():
+            assert list(ROOT.glob(place.rstrip("/"))), place
 
 
 def test_every_reason_code_is_explained() -> None:

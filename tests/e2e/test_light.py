@@ -89,7 +89,10 @@ def test_it_attests(light: Path, broker: Broker) -> None:
 
 
 def test_the_command_says_what_it_lacks(light: Path) -> None:
-    done = run(light, "import runpy; sys.argv = ['lockstep']; runpy.run_module('lockstep_client', run_name='__main__')")
+    done = run(
+        light,
+        "import runpy; sys.argv = ['lockstep']; runpy.run_module('lockstep_client', run_name='__main__')",
+    )
     assert done.returncode != 0
     assert "lockstep-client[cli]" in done.stderr
     assert "Traceback" not in done.stderr

@@ -8,6 +8,8 @@ from broker.errors import Denied, InvalidRequest
 from broker.model.evidence import Evidence, InstanceKey, SealedEvidence
 from lockstep.formats import Reason
 
+_SIGNATURE = b"signature"
+
 
 class FakeEvidence:
     """Plug of `broker.ports.EvidenceVerifier`: what was sealed here verifies for its nonce and key alone."""
@@ -19,7 +21,7 @@ class FakeEvidence:
         """A statement of `evidence`, for one challenge."""
         statement = f"statement {len(self._sealed)}".encode()
         self._sealed[statement] = (evidence, nonce)
-        return SealedEvidence(int(evidence.level), statement, b"signature")
+        return SealedEvidence(int(evidence.level), statement, _SIGNATURE)
 
     def parse_key(self, spki: bytes) -> InstanceKey:
         if not spki:
@@ -28,6 +30,11 @@ class FakeEvidence:
 
     async def verify(self, sealed: SealedEvidence, key: InstanceKey, nonce: bytes, now: float) -> Evidence:
         evidence, bound_to = self._sealed.get(sealed.statement, (None, b""))
-        if evidence is None or bound_to != nonce or evidence.key_thumbprint != key.thumbprint:
+        if (
+            sealed.signature != _SIGNATURE
+            or evidence is None
+            or bound_to != nonce
+            or evidence.key_thumbprint != key.thumbprint
+        ):
             raise Denied(Reason.EVIDENCE_REJECTED, "the evidence is refused")
         return evidence
