@@ -77,6 +77,7 @@ def serve(file: Path) -> None:
     """
     with _verdicts():
         from broker import bootstrap, process
+        from broker.supervision import Supervisor
 
         log = _log()
         settings = _load(file)
@@ -84,6 +85,7 @@ def serve(file: Path) -> None:
             lambda: bootstrap.build(settings, lambda: _load(file), log),
             log,
             on_ready=lambda _: None,
+            supervisor=Supervisor.of(os.environ, os.getpid()),
         )
 
 

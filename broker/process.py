@@ -7,12 +7,17 @@ import contextlib
 import gc
 import signal
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 import uvloop
 
+from broker.supervision import Supervisor
+
 Log = structlog.typing.FilteringBoundLogger
+
+
+NOBODY: Final = Supervisor()
 
 
 class Served(Protocol):
@@ -48,15 +53,16 @@ def run(
     *,
     on_ready: Callable[[Served], None],
     beside: Callable[[asyncio.Event], Awaitable[None]] | None = None,
+    supervisor: Supervisor = NOBODY,
 ) -> None:
     """Serve until a signal says otherwise.
 
     SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads. `beside`
-    runs as long as the broker serves. Raises what `build` and `start` raise,
-    and `Crashed`.
+    runs as long as the broker serves; `supervisor` is told how it goes. Raises
+    what `build` and `start` raise, and `Crashed`.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(build, log, on_ready=on_ready, beside=beside))
+        runner.run(_serve(build, log, on_ready=on_ready, beside=beside, supervisor=supervisor))
 
 
 async def _serve(
@@ -65,6 +71,7 @@ async def _serve(
     *,
     on_ready: Callable[[Served], None],
     beside: Callable[[asyncio.Event], Awaitable[None]] | None,
+    supervisor: Supervisor,
 ) -> None:
     orders: asyncio.Queue[signal.Signals] = asyncio.Queue()
     loop = asyncio.get_running_loop()
@@ -80,15 +87,23 @@ async def _serve(
         gc.collect()
         gc.freeze()
         on_ready(broker)
-        await _attend(broker, orders, log)
+        supervisor.ready()
+        beat = asyncio.ensure_future(supervisor.beat())
+        try:
+            await _attend(broker, orders, log, supervisor)
+        finally:
+            beat.cancel()
     finally:
+        supervisor.stopping()
         stop.set()
         if companion is not None:
             await companion
         await broker.stop()
 
 
-async def _attend(broker: Served, orders: asyncio.Queue[signal.Signals], log: Log) -> None:
+async def _attend(
+    broker: Served, orders: asyncio.Queue[signal.Signals], log: Log, supervisor: Supervisor
+) -> None:
     """Obey signals until one says to leave."""
     failing = asyncio.ensure_future(broker.failed())
     try:
@@ -100,7 +115,10 @@ async def _attend(broker: Served, orders: asyncio.Queue[signal.Signals], log: Lo
                 raise Crashed from failing.result()
             if waiting.result() is not signal.SIGHUP:
                 break
+            supervisor.reloading()
             await broker.reload()
+            supervisor.ready()
+        supervisor.stopping()
         log.info("draining", seconds=broker.grace)
         await _until_leaving(broker.drain(broker.grace), orders, log)
     finally:

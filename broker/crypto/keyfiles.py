@@ -148,7 +148,10 @@ def _check_access(path: str | os.PathLike[str], status: os.stat_result, *, priva
     if private and status.st_uid not in (0, os.geteuid()):
         raise KeyFileError(f"{path}: belongs to user {status.st_uid}; run: chown {os.geteuid()} {path}")
     mode = stat.S_IMODE(status.st_mode)
-    if private and mode & 0o077:
+    # As PostgreSQL has it: root's own file may be lent to a group, which is how systemd's credentials and
+    # Kubernetes' secret volumes reach a process that is not root.
+    lent = 0o040 if status.st_uid == 0 and os.geteuid() != 0 else 0
+    if private and mode & 0o077 & ~lent:
         raise KeyFileError(f"{path}: others can use it (mode {mode:04o}); run: chmod 600 {path}")
     if mode & 0o002:
         raise KeyFileError(f"{path}: anybody can change it (mode {mode:04o}); run: chmod o-w {path}")

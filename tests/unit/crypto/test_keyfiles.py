@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from broker.crypto import keyfiles
 from broker.crypto.keyfiles import KeyFileError
 
+NOBODY = 65_534
 KEYS = {
     "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "ed25519": ed25519.Ed25519PrivateKey.generate,
@@ -74,6 +78,41 @@ def test_a_secret_of_its_owner_is_read(tmp_path: Path, mode: int) -> None:
     path.write_bytes(b"whsec_c2VjcmV0\n")
     path.chmod(mode)
     assert keyfiles.read_secret(path) == b"whsec_c2VjcmV0"
+
+
+@contextlib.contextmanager
+def as_somebody(group: int) -> Iterator[None]:
+    """This process as a user who is not root."""
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(group)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can lend a file")
+@pytest.mark.parametrize(("mode", "good"), [(0o440, True), (0o640, True), (0o460, False), (0o444, False)])
+def test_roots_own_file_may_be_lent_to_a_group(mode: int, good: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        path = Path(folder) / "lent.secret"
+        path.write_bytes(b"s3cret")
+        os.chown(path, 0, NOBODY)
+        path.chmod(mode)
+        with as_somebody(NOBODY):
+            if good:
+                assert keyfiles.read_secret(path) == b"s3cret"
+            else:
+                with pytest.raises(KeyFileError, match="others can use it"):
+                    keyfiles.read_secret(path)
+        # To root it is a file of its own, which it lends to nobody.
+        with pytest.raises(KeyFileError, match="others can use it"):
+            keyfiles.read_secret(path)
 
 
 def test_only_one_trailing_newline_is_stripped(tmp_path: Path) -> None:
