@@ -282,8 +282,17 @@ class AttestationStore(Protocol):
     async def last_of_process(self, process: str) -> Attestation | None:
         """The newest, in any state, whose `whereabouts` are a process (the value of a PROCESS selector)."""
 
-    async def loaded(self, digests: Sequence[bytes], since: float, limit: int) -> Sequence[Attestation]:
-        """Any state: those whose recorded code set has one of the digests, refreshed at or after `since`."""
+    async def loaded(
+        self, digests: Sequence[bytes], since: float, limit: int, after: str = ""
+    ) -> Sequence[Attestation]:
+        """Any state: those whose recorded code set has one of the digests, refreshed at or after `since`, in id
+        order after an id."""
+
+    async def page(
+        self, since: float, limit: int, after: str = "", identity: str = ""
+    ) -> Sequence[Attestation]:
+        """Any state: those refreshed at or after `since`, of one identity or (empty) of all, in id order after an
+        id."""
 
     async def count_alive(self) -> int: ...
     async def due(self, now: float, limit: int) -> Sequence[str]:

@@ -6,12 +6,10 @@ import os
 import threading
 from typing import Final
 
-_CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"
-_RANDOM_BITS: Final = 80
-_RANDOM_LIMIT: Final = 1 << _RANDOM_BITS
-_MAX_MILLISECONDS: Final = (1 << 48) - 1
+from broker.model.identifiers import RANDOM_BITS, spelled
+
 # The first random part of a millisecond leaves its top bit free, so that counting up never runs out.
-_FRESH_BITS: Final = _RANDOM_BITS - 1
+_FRESH_BITS: Final = RANDOM_BITS - 1
 
 
 class SystemEntropy:
@@ -38,18 +36,12 @@ class SystemEntropy:
         Raises ``ValueError`` for a time before 1970 or after 10889.
         """
         milliseconds = int(now * 1000)
-        if not 0 <= milliseconds <= _MAX_MILLISECONDS:
-            raise ValueError("the time of an id is out of range")
+        spelled(prefix, milliseconds, 0)
         with self._lock:
             if milliseconds > self._milliseconds:
                 self._milliseconds = milliseconds
-                self._random = int.from_bytes(os.urandom(_RANDOM_BITS // 8)) >> (_RANDOM_BITS - _FRESH_BITS)
+                self._random = int.from_bytes(os.urandom(RANDOM_BITS // 8)) >> (RANDOM_BITS - _FRESH_BITS)
             else:
                 # The same millisecond, or a clock behind: a random step up, not guessable from the last id.
                 self._random += 1 + int.from_bytes(os.urandom(4))
-            number = self._milliseconds * _RANDOM_LIMIT + self._random
-        return f"{prefix}-{_base32(number)}"
-
-
-def _base32(number: int) -> str:
-    return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
+            return spelled(prefix, self._milliseconds, self._random)

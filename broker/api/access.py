@@ -104,6 +104,10 @@ GRPC: Final[Mapping[str, Row]] = {
     "/lockstep.v1.DecisionService/ExplainDecision": _row(
         Who.WORKLOAD, Who.OPERATOR, Who.IDENTITY, right="explain"
     ),
+    "/lockstep.v1.OversightService/ListAttestations": _row(Who.OPERATOR, right="read"),
+    "/lockstep.v1.OversightService/ListDetections": _row(Who.OPERATOR, right="read"),
+    "/lockstep.v1.OversightService/ListRevocations": _row(Who.OPERATOR, right="read"),
+    "/lockstep.v1.OversightService/ListDecisions": _row(Who.OPERATOR, right="read"),
     "/grpc.health.v1.Health/Check": _FOREIGN,
     "/grpc.health.v1.Health/List": _FOREIGN,
     "/grpc.health.v1.Health/Watch": _FOREIGN_STREAM,

@@ -21,6 +21,7 @@ from broker.api.http.webhooks import WebhookRoom
 from broker.api.interceptors import Gate
 from broker.api.manifests import ManifestRoom
 from broker.api.metrics import Metrics
+from broker.api.oversight import OversightRoom
 from broker.api.proofs import KnownKeys, Possession, UsedProofs
 from broker.api.revocations import RevocationRoom
 from broker.api.routes import Route
@@ -73,6 +74,7 @@ def open_doors(
         DetectionRoom(verbs.reporter, clock, metrics),
         ManifestRoom(verbs.publisher),
         DecisionRoom(verbs.explainer),
+        OversightRoom(verbs.overseer),
     )
     routes: dict[str, Route] = {method: route for room in rooms for method, route in room.routes().items()}
     unserved = [method for method, row in GRPC.items() if not row.foreign and method not in routes]

@@ -28,6 +28,7 @@ from broker.issue import Issuer
 from broker.ledger import Ledger
 from broker.model.account import Account
 from broker.model.credential import Lease
+from broker.oversee import Overseer
 from broker.ports import (
     AuditLog,
     Clock,
@@ -56,6 +57,7 @@ class Verbs:
     revoker: Revoker
     publisher: Publisher
     explainer: Explainer
+    overseer: Overseer
     upkeep: Upkeep
     rates: RateLimiter
 
@@ -147,6 +149,7 @@ def make_verbs(
             audit=audit,
         ),
         explainer=Explainer(state=state),
+        overseer=Overseer(state=state),
         upkeep=Upkeep(
             clock=clock,
             backends=backends,

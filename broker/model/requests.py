@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from broker.model.appraisal import Status
 from broker.model.attestation import Attestation
@@ -161,3 +161,24 @@ class Explanation:
     code_set: CodeSet | None = None
     hints: tuple[UnitHint, ...] = ()
     nearest: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AttestationQuery:
+    """Which instances are looked for; everything that is said must hold. `since` in seconds, UTC."""
+
+    digest: bytes = b""
+    package: str = ""
+    identity: str = ""
+    since: float = 0.0
+
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[P]):
+    """Some of a list in id order; `next` is the id to go on after, empty at its end."""
+
+    items: tuple[P, ...]
+    next: str = ""

@@ -153,9 +153,20 @@ class MemoryAttestations(Store):
         ]
         return found[-1] if found else None
 
-    async def loaded(self, digests: Sequence[bytes], since: float, limit: int) -> Sequence[Attestation]:
+    async def page(
+        self, since: float, limit: int, after: str = "", identity: str = ""
+    ) -> Sequence[Attestation]:
+        return [
+            item
+            for item in _after(self._view.read.attestations, after)
+            if item.refreshed_at >= since and identity in ("", item.identity.name)
+        ][:limit]
+
+    async def loaded(
+        self, digests: Sequence[bytes], since: float, limit: int, after: str = ""
+    ) -> Sequence[Attestation]:
         wanted = set(digests)
-        everyone = _after(self._view.read.attestations, "")
+        everyone = _after(self._view.read.attestations, after)
         return [item for item in everyone if item.refreshed_at >= since and self._has(item, wanted)][:limit]
 
     async def count_alive(self) -> int:

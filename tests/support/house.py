@@ -62,6 +62,7 @@ from broker.model.role import (
     RoleBook,
     Silence,
 )
+from broker.oversee import Overseer
 from broker.ports import CredentialBackend, StateStore, TargetCutter, Transaction
 from broker.publish import Publisher
 from broker.report import Reporter, ReportLimits
@@ -240,6 +241,7 @@ class House:
             **world, **people, **ledger, envelopes=self.signers, manifests=self.manifests
         )
         self.explainer = Explainer(state=state)
+        self.overseer = Overseer(state=state)
         self.upkeep = Upkeep(
             clock=self.clock,
             state=state,

@@ -6,11 +6,13 @@ from typing import Final
 
 from broker.api.convert.scalars import Twins
 from broker.model.appraisal import Status
+from broker.model.attestation import AttestationState
 from broker.model.credential import LeaseState
 from broker.model.decision import DecisionKind
 from broker.model.detection import DetectionKind, DetectionState
 from broker.model.evidence import Assurance
 from broker.model.manifest import ManifestState
+from broker.model.revocation import RevocationState
 from broker.model.role import Mode, Revocability
 from lockstep.formats import UnitKind
 from lockstep.v1 import (
@@ -20,6 +22,7 @@ from lockstep.v1 import (
     detection_pb2,
     evidence_pb2,
     manifest_pb2,
+    oversight_pb2,
 )
 
 STATUS: Final = Twins[attestation_pb2.AttestationStatus.ValueType, Status](
@@ -127,5 +130,21 @@ MANIFEST_STATE: Final = Twins[manifest_pb2.ManifestState.ValueType, ManifestStat
         manifest_pb2.MANIFEST_STATE_RETIRED: ManifestState.RETIRED,
         manifest_pb2.MANIFEST_STATE_WITHDRAWN: ManifestState.WITHDRAWN,
         manifest_pb2.MANIFEST_STATE_EXPIRED: ManifestState.EXPIRED,
+    },
+)
+ATTESTATION_STATE: Final = Twins[oversight_pb2.AttestationState.ValueType, AttestationState](
+    "attestation state",
+    {
+        oversight_pb2.ATTESTATION_STATE_ALIVE: AttestationState.ALIVE,
+        oversight_pb2.ATTESTATION_STATE_REVOKED: AttestationState.REVOKED,
+        oversight_pb2.ATTESTATION_STATE_EXPIRED: AttestationState.EXPIRED,
+        oversight_pb2.ATTESTATION_STATE_LAPSED: AttestationState.LAPSED,
+    },
+)
+REVOCATION_STATE: Final = Twins[oversight_pb2.RevocationState.ValueType, RevocationState](
+    "revocation state",
+    {
+        oversight_pb2.REVOCATION_STATE_COMMITTED: RevocationState.COMMITTED,
+        oversight_pb2.REVOCATION_STATE_SETTLED: RevocationState.SETTLED,
     },
 )

@@ -11,6 +11,7 @@ from lockstep.v1 import (
     credential_pb2,
     decision_pb2,
     detection_pb2,
+    oversight_pb2,
     revocation_pb2,
 )
 
@@ -51,4 +52,16 @@ GET_RECEIPT = Method(
 REPORT = Method("/lockstep.v1.DetectionService/Report", detection_pb2.ReportResponse.FromString)
 EXPLAIN = Method(
     "/lockstep.v1.DecisionService/ExplainDecision", decision_pb2.ExplainDecisionResponse.FromString
+)
+LIST_ATTESTATIONS = Method(
+    "/lockstep.v1.OversightService/ListAttestations", oversight_pb2.ListAttestationsResponse.FromString
+)
+LIST_DETECTIONS = Method(
+    "/lockstep.v1.OversightService/ListDetections", oversight_pb2.ListDetectionsResponse.FromString
+)
+LIST_REVOCATIONS = Method(
+    "/lockstep.v1.OversightService/ListRevocations", oversight_pb2.ListRevocationsResponse.FromString
+)
+LIST_DECISIONS = Method(
+    "/lockstep.v1.OversightService/ListDecisions", oversight_pb2.ListDecisionsResponse.FromString
 )

@@ -1,15 +1,15 @@
-"""What a person or a pipeline asks of a broker: explain, revoke, lift, receipts, leases."""
+"""What a person or a pipeline asks of a broker: explain, revoke, lift, receipts, and what there is."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from lockstep.v1 import credential_pb2, decision_pb2, revocation_pb2
+from lockstep.v1 import credential_pb2, decision_pb2, detection_pb2, oversight_pb2, revocation_pb2
 from lockstep_client import methods
 from lockstep_client.callers import Anonymous, Bearer, Caller
 from lockstep_client.clock import SystemClock
@@ -19,6 +19,16 @@ from lockstep_client.settings import Settings, read_secret_file, require
 from lockstep_client.transport import CALL_TIMEOUT, Transport
 
 _PAGE = 200
+
+
+class Paged(Protocol):
+    """An answer that is one page of many."""
+
+    @property
+    def next_page_token(self) -> str: ...
+
+
+P = TypeVar("P", bound=Paged)
 
 
 class Operator:
@@ -60,12 +70,8 @@ class Operator:
     ) -> revocation_pb2.RevokeResponse:
         """Take back what a selector names; `ban` None takes the selector's default, `until` ends a ban."""
         request = revocation_pb2.RevokeRequest(
-            selector=selector, reason=reason, ticket=ticket, dry_run=dry_run, ban=ban
+            selector=selector, reason=reason, ticket=ticket, dry_run=dry_run, ban=ban, until=_stamp(until)
         )
-        if until is not None:
-            stamp = Timestamp()
-            stamp.FromDatetime(until)
-            request.until.CopyFrom(stamp)
         return self._transport.unary(methods.REVOKE, request, self._caller, 2 * CALL_TIMEOUT)
 
     def lift(self, revocation_id: str, *, reason: str, ticket: str = "") -> revocation_pb2.LiftResponse:
@@ -82,15 +88,65 @@ class Operator:
         self, *, attestation_id: str = "", states: Sequence[credential_pb2.LeaseState.ValueType] = ()
     ) -> Iterator[credential_pb2.Lease]:
         """Every lease, in id order, page by page."""
-        token = ""
-        while True:
-            request = credential_pb2.ListLeasesRequest(
-                attestation_id=attestation_id, states=states, page_size=_PAGE, page_token=token
-            )
-            page = self._transport.unary(methods.LIST_LEASES, request, self._caller, 2 * CALL_TIMEOUT)
+        request = credential_pb2.ListLeasesRequest(attestation_id=attestation_id, states=states)
+        for page in self._pages(methods.LIST_LEASES, request):
             yield from page.leases
-            token = page.next_page_token
-            if not token:
+
+    def attestations(
+        self,
+        *,
+        states: Sequence[oversight_pb2.AttestationState.ValueType] = (),
+        digest: bytes = b"",
+        package: str = "",
+        identity: str = "",
+        since: dt.datetime | None = None,
+    ) -> Iterator[oversight_pb2.AttestationSummary]:
+        """Instances, in id order; everything that is said must hold."""
+        request = oversight_pb2.ListAttestationsRequest(
+            states=states,
+            loaded_digest=digest,
+            loaded_package=package,
+            identity=identity,
+            since=_stamp(since),
+        )
+        for page in self._pages(methods.LIST_ATTESTATIONS, request):
+            yield from page.attestations
+
+    def detections(
+        self,
+        *,
+        states: Sequence[detection_pb2.DetectionState.ValueType] = (),
+        since: dt.datetime | None = None,
+    ) -> Iterator[oversight_pb2.DetectionSummary]:
+        """Reports, and how they ended, in id order."""
+        request = oversight_pb2.ListDetectionsRequest(states=states, since=_stamp(since))
+        for page in self._pages(methods.LIST_DETECTIONS, request):
+            yield from page.detections
+
+    def revocations(
+        self,
+        *,
+        state: oversight_pb2.RevocationState.ValueType = oversight_pb2.REVOCATION_STATE_UNSPECIFIED,
+        since: dt.datetime | None = None,
+    ) -> Iterator[oversight_pb2.RevocationSummary]:
+        """Revocations, in id order."""
+        request = oversight_pb2.ListRevocationsRequest(state=state, since=_stamp(since))
+        for page in self._pages(methods.LIST_REVOCATIONS, request):
+            yield from page.revocations
+
+    def decisions(self, *, since: dt.datetime | None = None) -> Iterator[decision_pb2.Decision]:
+        """Decisions without their findings, in id order."""
+        request = oversight_pb2.ListDecisionsRequest(since=_stamp(since))
+        for page in self._pages(methods.LIST_DECISIONS, request):
+            yield from page.decisions
+
+    def _pages(self, method: methods.Method[P], request: Any) -> Iterator[P]:
+        request.page_size = _PAGE
+        while True:
+            page = self._transport.unary(method, request, self._caller, 2 * CALL_TIMEOUT)
+            yield page
+            request.page_token = page.next_page_token
+            if not request.page_token:
                 return
 
     def close(self) -> None:
@@ -104,6 +160,14 @@ class Operator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _stamp(at: dt.datetime | None) -> Timestamp | None:
+    if at is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(at)
+    return stamp
 
 
 def caller_of(settings: Settings) -> Caller:

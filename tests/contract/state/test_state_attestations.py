@@ -197,6 +197,22 @@ async def test_loaded_looks_at_the_dead_too(state: StateStore) -> None:
     assert ids(await call.attestations.loaded(found, NOW - 10, 1)) == ["att-000001"]
     assert ids(await call.attestations.loaded([digest("never")], 0.0, 10)) == []
     assert ids(await call.attestations.loaded([], 0.0, 10)) == []
+    assert ids(await call.attestations.loaded(found, NOW - 10, 10, "att-000001")) == ["att-000002"]
+
+
+async def test_pages_are_of_everyone_or_of_one_identity(state: StateStore) -> None:
+    call = Call(state)
+    await call.attestations.add(attestation(1, refreshed_at=NOW - 10))
+    await call.attestations.add(attestation(2, state=AttestationState.REVOKED, refreshed_at=NOW))
+    await call.attestations.add(replace(stranger(3), refreshed_at=NOW - 20))
+    assert ids(await call.attestations.page(0.0, 10)) == ["att-000001", "att-000002", "att-000003"]
+    assert ids(await call.attestations.page(NOW - 10, 10)) == ["att-000001", "att-000002"]
+    assert ids(await call.attestations.page(0.0, 2)) == ["att-000001", "att-000002"]
+    assert ids(await call.attestations.page(0.0, 2, "att-000002")) == ["att-000003"]
+    theirs = stranger(3).identity.name
+    assert ids(await call.attestations.page(0.0, 10, "", theirs)) == ["att-000003"]
+    assert ids(await call.attestations.page(NOW - 10, 10, "", theirs)) == []
+    assert ids(await call.attestations.page(0.0, 10, "att-000003", theirs)) == []
 
 
 async def test_due_and_alive(state: StateStore) -> None:

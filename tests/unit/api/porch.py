@@ -39,6 +39,7 @@ from broker.api.interceptors import Gate
 from broker.api.limits import Limits
 from broker.api.manifests import ManifestRoom
 from broker.api.metrics import Metrics
+from broker.api.oversight import OversightRoom
 from broker.api.proofs import KnownKeys, Possession, UsedProofs
 from broker.api.revocations import RevocationRoom
 from broker.api.routes import Route
@@ -155,6 +156,7 @@ class Porch:
             DetectionRoom(house.reporter, house.clock, self.metrics),
             ManifestRoom(house.publisher),
             DecisionRoom(house.explainer),
+            OversightRoom(house.overseer),
         )
         routes: dict[str, Route] = {}
         for room in rooms:

@@ -19,11 +19,20 @@ from lockstep.v1 import (
     decision_pb2,
     detection_pb2,
     manifest_pb2,
+    oversight_pb2,
     revocation_pb2,
 )
 from tests.unit.api.porch import call, porch
 
-OURS = (attestation_pb2, credential_pb2, decision_pb2, detection_pb2, manifest_pb2, revocation_pb2)
+OURS = (
+    attestation_pb2,
+    credential_pb2,
+    decision_pb2,
+    detection_pb2,
+    manifest_pb2,
+    oversight_pb2,
+    revocation_pb2,
+)
 IDENTIFIED = {Who.OPERATOR, Who.RESOURCE_SERVER, Who.DETECTOR, Who.IDENTITY}
 
 

@@ -119,14 +119,24 @@ class SqliteAttestations:
         found = self._of(self._db.all("attestations.last_of_process", (process,)))
         return found[0] if found else None
 
-    async def loaded(self, digests: Sequence[bytes], since: float, limit: int) -> Sequence[Attestation]:
+    async def page(
+        self, since: float, limit: int, after: str = "", identity: str = ""
+    ) -> Sequence[Attestation]:
+        """Any state: those refreshed at or after `since`, of one identity or of all, in id order after an id."""
+        if identity:
+            return self._of(self._db.all("attestations.page_of_identity", (identity, after, since, limit)))
+        return self._of(self._db.all("attestations.page", (after, since, limit)))
+
+    async def loaded(
+        self, digests: Sequence[bytes], since: float, limit: int, after: str = ""
+    ) -> Sequence[Attestation]:
         """Any state: those whose code set has one of the digests, refreshed at or after `since`, in id order."""
         sets = {
             row[0]
             for digest in set(digests)
             for row in self._db.all("attestations.code_sets_with", (digest,))
         }
-        return self._of(self._db.all("attestations.loaded", (to_json(sorted(sets)), since, limit)))
+        return self._of(self._db.all("attestations.loaded", (to_json(sorted(sets)), since, after, limit)))
 
     async def count_alive(self) -> int:
         """How many are ALIVE."""

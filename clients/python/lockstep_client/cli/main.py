@@ -34,10 +34,17 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "Build, compare, approve and publish manifests.",
     ),
     "explain": ("lockstep_client.cli.ask:explain", "Why was this granted, refused or revoked?"),
+    "report": (
+        "lockstep_client.cli.report:report",
+        "What was decided, by role; what observing roles would have done.",
+    ),
+    "attestations": ("lockstep_client.cli.look:attestations", "List instances, by what they have loaded."),
     "leases": ("lockstep_client.cli.ask:leases", "List leases."),
+    "detections": ("lockstep_client.cli.look:detections", "List reports, and how they ended."),
     "revoke": ("lockstep_client.cli.take:revoke", "Take back what a selector names."),
-    "revocations": ("lockstep_client.cli.take:revocations", "Lift a revocation's ban."),
+    "revocations": ("lockstep_client.cli.take:revocations", "List revocations; lift a ban."),
     "receipts": ("lockstep_client.cli.take:receipts", "Show the signed receipt of a revocation."),
+    "watch": ("lockstep_client.cli.look:watch", "Follow the revocation log as it grows."),
     "status": ("lockstep_client.cli.ask:status", "Can the broker be reached, and as whom?"),
 }
 

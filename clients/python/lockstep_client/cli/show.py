@@ -10,6 +10,8 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from lockstep.v1 import revocation_pb2
+
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
 
 
@@ -27,8 +29,12 @@ def _plain(message: Message) -> object:
 
 
 def table(rows: Iterable[Sequence[str]], header: Sequence[str]) -> None:
-    """Columns as wide as they need to be."""
-    everything = [tuple(header), *(tuple(row) for row in rows)]
+    """Columns as wide as they need to be; "nothing", for people alone, where there is no row."""
+    rows = [tuple(row) for row in rows]
+    if not rows:
+        click.echo("nothing", err=True)
+        return
+    everything = [tuple(header), *rows]
     widths = [max(len(row[index]) for row in everything) for index in range(len(header))]
     for row in everything:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -45,3 +51,15 @@ def facts(pairs: Iterable[tuple[str, str]]) -> None:
 def time(stamp: Timestamp) -> str:
     """UTC to the second; empty where unset."""
     return f"{stamp.ToDatetime():%Y-%m-%d %H:%M:%SZ}" if stamp.seconds else ""
+
+
+def target(selector: revocation_pb2.Selector) -> str:
+    """What a revocation is aimed at: ``package pkg:pypi/x@1``; digests by their first twelve digits."""
+    kind = selector.WhichOneof("target")
+    if kind is None:
+        return ""
+    value = getattr(selector, kind)
+    name = kind.removesuffix("_id").removesuffix("_uid").replace("_", " ")
+    if kind == "process":
+        return f"{name} {value.node}/{value.pid}"
+    return f"{name} {value.hex()[:12] if isinstance(value, bytes) else value}"

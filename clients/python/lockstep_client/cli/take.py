@@ -5,18 +5,19 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import json
-import re
 from collections.abc import Callable
 from typing import Any
 
 import click
 import tenacity
 
-from lockstep.v1 import revocation_pb2
+from lockstep.v1 import oversight_pb2, revocation_pb2
 from lockstep_client.cli import show
+from lockstep_client.cli.spans import SINCE_OPTION, Span
 from lockstep_client.errors import InvalidRequest, Unavailable
 from lockstep_client.operator import Operator
 from lockstep_client.settings import load
+from lockstep_client.words import word
 
 _TEXT = {
     "attestation": ("attestation_id", "One attested instance."),
@@ -33,8 +34,6 @@ _DIGEST = {
     "digest": ("digest", "Everything that has loaded a unit of code (SHA-256)."),
     "key": ("instance_key", "One instance key, by its RFC 7638 thumbprint."),
 }
-_SPAN = re.compile(r"(\d+)([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _selecting(command: Callable[..., None]) -> Callable[..., None]:
@@ -48,7 +47,11 @@ def _selecting(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--reason", required=True, help="Why; kept in the log, the audit and the receipt.")
 @click.option("--ticket", default="", help="A ticket's number.")
 @click.option(
-    "--for", "span", metavar="TIME", help="How long a ban holds, such as 30m, 12h, 7d; without: until lifted."
+    "--for",
+    "span",
+    type=Span(),
+    metavar="TIME",
+    help="How long a ban holds, such as 30m, 12h, 7d; without: until lifted.",
 )
 @click.option(
     "--ban/--cut",
@@ -61,7 +64,7 @@ def _selecting(command: Callable[..., None]) -> Callable[..., None]:
 def revoke(
     reason: str,
     ticket: str,
-    span: str | None,
+    span: dt.timedelta | None,
     ban: bool | None,
     dry_run: bool,
     as_json: bool,
@@ -74,7 +77,7 @@ def revoke(
       lockstep revoke --package pkg:pypi/litellm@1.82.8 --reason INC-311 --dry-run
     """
     selector = _selector(targets)
-    until = None if span is None else dt.datetime.now(dt.UTC) + _span(span)
+    until = None if span is None else dt.datetime.now(dt.UTC) + span
     with Operator(load()) as operator:
         answer = operator.revoke(
             selector, reason=reason, ticket=ticket, until=until, ban=ban, dry_run=dry_run
@@ -92,9 +95,54 @@ def revoke(
     click.echo(f"next: lockstep receipts {answer.revocation_id}")
 
 
-@click.group()
-def revocations() -> None:
-    """What was revoked."""
+@click.group(invoke_without_command=True)
+@click.option("--open", "unsettled", is_flag=True, help="Only those whose receipt is not signed yet.")
+@SINCE_OPTION
+@show.JSON_OPTION
+@click.pass_context
+def revocations(context: click.Context, unsettled: bool, since: dt.datetime | None, as_json: bool) -> None:
+    """What was revoked, why, and how far it has come.
+
+    \b
+      lockstep revocations --since 7d
+      lockstep revocations --open
+      lockstep revocations lift V-9 --reason "wrong version"
+    """
+    if context.invoked_subcommand is not None:
+        return
+    committed = oversight_pb2.REVOCATION_STATE_COMMITTED
+    state = committed if unsettled else oversight_pb2.REVOCATION_STATE_UNSPECIFIED
+    with Operator(load()) as operator:
+        found = list(operator.revocations(state=state, since=since))
+    if as_json:
+        show.say_json(found)
+    else:
+        show.table((_row(item) for item in found), _HEADER)
+
+
+_HEADER = ("revocation", "at", "what", "acts", "hit", "state", "until", "by", "reason")
+
+
+def _row(item: oversight_pb2.RevocationSummary) -> tuple[str, ...]:
+    state = word(oversight_pb2.RevocationState, item.state, "REVOCATION_STATE_")
+    if item.unconfirmed:
+        state += f", {item.unconfirmed} unconfirmed"
+    until = ""
+    if item.HasField("lifted_at"):
+        until = f"lifted {show.time(item.lifted_at)}"
+    elif item.ban:
+        until = show.time(item.until) or "until lifted"
+    return (
+        item.revocation_id,
+        show.time(item.at),
+        show.target(item.selector),
+        " ".join(name for name, holds in (("cut", item.cut), ("ban", item.ban)) if holds),
+        f"{item.attestations} instances, {item.leases} leases",
+        state,
+        until,
+        item.actor,
+        item.reason,
+    )
 
 
 @revocations.command()
@@ -169,10 +217,3 @@ def _selector(targets: dict[str, str | None]) -> revocation_pb2.Selector:
         raise click.UsageError(f"--{name}: 64 hexadecimal digits are expected")
     binary: dict[str, Any] = {_DIGEST[name][0]: digest}
     return revocation_pb2.Selector(**binary)
-
-
-def _span(text: str) -> dt.timedelta:
-    found = _SPAN.fullmatch(text)
-    if found is None:
-        raise click.UsageError("--for: a number and s, m, h or d, such as 30m")
-    return dt.timedelta(seconds=int(found[1]) * _SECONDS[found[2]])

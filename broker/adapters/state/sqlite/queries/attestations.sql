@@ -79,9 +79,15 @@ SELECT m.code_set FROM code_set_units AS m JOIN code_units AS u ON u.n = m.unit 
 
 -- name: loaded
 SELECT id FROM attestations
-WHERE code_set IN (SELECT value FROM json_each(?)) AND refreshed_at >= ?
+WHERE code_set IN (SELECT value FROM json_each(?)) AND refreshed_at >= ? AND id > ?
 ORDER BY id
 LIMIT ?;
+
+-- name: page
+SELECT id FROM attestations WHERE id > ? AND +refreshed_at >= ? ORDER BY id LIMIT ?;
+
+-- name: page_of_identity
+SELECT id FROM attestations WHERE identity = ? AND id > ? AND +refreshed_at >= ? ORDER BY id LIMIT ?;
 
 -- name: count_alive
 SELECT count(*) FROM attestations WHERE state = 'alive';

@@ -1,0 +1,118 @@
+"""OversightService: pages of what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+from broker.api.arrival import Call
+from broker.api.convert import oversight as convert
+from broker.api.convert.enums import ATTESTATION_STATE, DETECTION_STATE, REVOCATION_STATE
+from broker.api.convert.scalars import digest, from_timestamp, text
+from broker.api.routes import Route, Unary, nobody
+from broker.model.attestation import Attestation, AttestationState
+from broker.model.caller import OperatorCaller
+from broker.model.decision import Decision
+from broker.model.detection import DetectionRecord, DetectionState
+from broker.model.requests import AttestationQuery, Page
+from broker.model.revocation import Revocation, RevocationState
+from lockstep.v1 import oversight_pb2 as pb
+
+_SERVICE = "/lockstep.v1.OversightService/"
+_PAGE: Final = 100
+
+
+class Overseer(Protocol):
+    """What this room needs of `broker.oversee.Overseer`."""
+
+    async def attestations(
+        self, query: AttestationQuery, states: frozenset[AttestationState], size: int, after: str
+    ) -> Page[Attestation]: ...
+    async def detections(
+        self, states: Sequence[DetectionState], since: float, size: int, after: str
+    ) -> Page[DetectionRecord]: ...
+    async def revocations(
+        self, state: RevocationState | None, since: float, size: int, after: str
+    ) -> Page[Revocation]: ...
+    async def decisions(self, since: float, size: int, after: str) -> Page[Decision]: ...
+
+
+class OversightRoom:
+    """Reads only; the door has asked for the right."""
+
+    def __init__(self, overseer: Overseer) -> None:
+        self._overseer = overseer
+
+    def routes(self) -> Mapping[str, Route]:
+        """Full method to route."""
+        return {
+            _SERVICE + "ListAttestations": Unary(pb.ListAttestationsRequest, self.attestations, nobody),
+            _SERVICE + "ListDetections": Unary(pb.ListDetectionsRequest, self.detections, nobody),
+            _SERVICE + "ListRevocations": Unary(pb.ListRevocationsRequest, self.revocations, nobody),
+            _SERVICE + "ListDecisions": Unary(pb.ListDecisionsRequest, self.decisions, nobody),
+        }
+
+    async def attestations(
+        self, request: pb.ListAttestationsRequest, call: Call[OperatorCaller]
+    ) -> pb.ListAttestationsResponse:
+        """Instances, alive or not."""
+        query = AttestationQuery(
+            digest=digest(request.loaded_digest, "loaded_digest") if request.loaded_digest else b"",
+            package=text(request.loaded_package, "loaded_package", 2048),
+            identity=text(request.identity, "identity", 2048),
+            since=_since(request),
+        )
+        states = frozenset(ATTESTATION_STATE.model(state) for state in request.states)
+        page = await self._overseer.attestations(query, states, _size(request), _after(request))
+        return pb.ListAttestationsResponse(
+            attestations=[convert.attestation(item) for item in page.items], next_page_token=page.next
+        )
+
+    async def detections(
+        self, request: pb.ListDetectionsRequest, call: Call[OperatorCaller]
+    ) -> pb.ListDetectionsResponse:
+        """Reports."""
+        states = [DETECTION_STATE.model(state) for state in request.states]
+        page = await self._overseer.detections(states, _since(request), _size(request), _after(request))
+        return pb.ListDetectionsResponse(
+            detections=[convert.detection(item) for item in page.items], next_page_token=page.next
+        )
+
+    async def revocations(
+        self, request: pb.ListRevocationsRequest, call: Call[OperatorCaller]
+    ) -> pb.ListRevocationsResponse:
+        """Revocations."""
+        state = REVOCATION_STATE.model(request.state) if request.state else None
+        page = await self._overseer.revocations(state, _since(request), _size(request), _after(request))
+        return pb.ListRevocationsResponse(
+            revocations=[convert.revocation(item) for item in page.items], next_page_token=page.next
+        )
+
+    async def decisions(
+        self, request: pb.ListDecisionsRequest, call: Call[OperatorCaller]
+    ) -> pb.ListDecisionsResponse:
+        """Decisions, without their findings."""
+        page = await self._overseer.decisions(_since(request), _size(request), _after(request))
+        return pb.ListDecisionsResponse(
+            decisions=[convert.bare_decision(item) for item in page.items], next_page_token=page.next
+        )
+
+
+_Request = (
+    pb.ListAttestationsRequest
+    | pb.ListDetectionsRequest
+    | pb.ListRevocationsRequest
+    | pb.ListDecisionsRequest
+)
+
+
+def _since(request: _Request) -> float:
+    return from_timestamp(request.since, "since") if request.HasField("since") else 0.0
+
+
+def _size(request: _Request) -> int:
+    return request.page_size or _PAGE
+
+
+def _after(request: _Request) -> str:
+    return text(request.page_token, "page_token", 128)
