@@ -29,7 +29,8 @@ from broker.adapters.backends.vault_setup import (
     plan,
 )
 from broker.adapters.clock import SystemClock
-from tests.support.openbao import Bao, OpenBao, server_binary
+from tests.support import vault_shell
+from tests.support.openbao import Bao, OpenBao
 
 if TYPE_CHECKING:
     from tests.support.postgres import Login
@@ -77,31 +78,12 @@ class Site:
 
     def run(self, command: str) -> str:
         """A printed command, with the real client."""
-        binary = Path(server_binary())
-        prefix = "VAULT" if "vault" in binary.name else "BAO"
-        environment = {
-            "PATH": f"{binary.parent}:{os.environ['PATH']}",
-            "HOME": str(self.folder),
-            f"{prefix}_ADDR": self.server.address,
-            f"{prefix}_CACERT": str(self.server.ca),
-            f"{prefix}_TOKEN": self.server.root.token,
-            f"{prefix}_NAMESPACE": self.namespace,
-        }
-        done = subprocess.run(
-            ["bash", "-euc", command],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stderr}"
-        return done.stdout
+        return vault_shell.run(self.server, self.namespace, self.folder, command)
 
     def mend(self, findings: Sequence[Finding]) -> None:
         """Run what the findings print, each once."""
         acts = dict.fromkeys(
-            act.command(Path(server_binary()).name)
+            act.command(vault_shell.tool())
             for finding in findings
             if finding.level in (Level.TOO_WIDE, Level.MISSING)
             for act in finding.mends
@@ -113,7 +95,7 @@ class Site:
     def lay_out(self) -> None:
         """As `vault setup --dry-run` prints it; then the engines."""
         for act in plan(self.wanted):
-            self.run(act.command(Path(server_binary()).name))
+            self.run(act.command(vault_shell.tool()))
         for mount, kind in (("database", "database"), ("pki", "pki"), ("secret", "kv-v2")):
             self.root.write(f"sys/mounts/{mount}", type=kind)
         self.root.write("database/roles/ls-pay", db_name="none", creation_statements=["SELECT 1"])
@@ -189,7 +171,7 @@ class TestAFreshServer:
         missing = next(finding for finding in fresh.check() if finding.key == "login.own")
         assert missing.level is Level.UNSEEN
         for act in missing.mends:
-            fresh.run(act.command(Path(server_binary()).name))
+            fresh.run(act.command(vault_shell.tool()))
         assert said(fresh.check(), *FLAWS, Level.UNSEEN) == ""
         assert (fresh.folder / "secret-id").stat().st_mode & 0o077 == 0
 

@@ -7,9 +7,11 @@ from broker.adapters.backends.vault_setup.facts import Facts
 from broker.adapters.backends.vault_setup.finding import Finding, Level
 from broker.adapters.backends.vault_setup.judge import faulty, judge
 from broker.adapters.backends.vault_setup.look import look
+from broker.adapters.backends.vault_setup.usernames import USERNAME_TEMPLATE
 from broker.adapters.backends.vault_setup.wanted import Wanted
 
 __all__ = [
+    "USERNAME_TEMPLATE",
     "Act",
     "Facts",
     "Finding",
