@@ -202,7 +202,8 @@ class TargetCutter(Protocol):
     """
 
     async def cut(self, attestation_id: str) -> Remains:
-        """Take the right to log in away, durably, then end the sessions; what a look after that still found."""
+        """Take the right to log in away, durably, then end the sessions; what a look after that still found, and
+        how many logins of it are known there."""
 
     async def confirm(self, attestation_id: str) -> Remains:
         """What two looks, one after the other, still find."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from broker.errors import LockstepError, Unavailable
@@ -39,9 +39,10 @@ class FakeTarget:
     async def cut(self, attestation_id: str) -> Remains:
         self.calls.append("cut")
         self._weather()
-        for made in self._of(attestation_id):
+        found = self._of(attestation_id)
+        for made in found:
             made.login = made.session = False
-        return await self._look(attestation_id)
+        return replace(await self._look(attestation_id), known=len(found))
 
     async def confirm(self, attestation_id: str) -> Remains:
         self.calls.append("confirm")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from broker.errors import LockstepError, Unavailable
 from broker.model.account import Remains
@@ -20,6 +21,7 @@ class FakeCutter:
         self._failures: dict[str, list[LockstepError]] = {}
         self._held: dict[str, asyncio.Event] = {}
         self._stubborn: dict[str, int] = {}
+        self._known: dict[str, int] = {}
 
     # --- the weather --------------------------------------------------------------------------------
 
@@ -47,12 +49,14 @@ class FakeCutter:
 
     async def cut(self, attestation_id: str) -> Remains:
         await self._weather("cut", attestation_id)
-        self.logins.pop(attestation_id, None)
+        known = self._known[attestation_id] = self._known.get(attestation_id, 0) + self.logins.pop(
+            attestation_id, 0
+        )
         self.sessions.pop(attestation_id, None)
         if self._stubborn.get(attestation_id, 0) > 0:
             self._stubborn[attestation_id] -= 1
             self.sessions[attestation_id] = 1
-        return self._look(attestation_id)
+        return replace(self._look(attestation_id), known=known)
 
     async def confirm(self, attestation_id: str) -> Remains:
         await self._weather("confirm", attestation_id)

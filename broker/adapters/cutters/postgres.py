@@ -24,6 +24,7 @@ _ATTESTATION: Final = re.compile(r"[A-Za-z]{1,8}-[0-9A-Za-z]{1,40}")
 _CUT: Final = "SELECT lockstep.cut($1::text)"
 _END: Final = "SELECT lockstep.end_sessions($1::text)"
 _LOOK: Final = "SELECT logins, sessions, starting FROM lockstep.look($1::text)"
+_KNOWN: Final = "SELECT count(*) FROM pg_catalog.pg_roles WHERE starts_with(rolname, $1::text || '-')"
 _FAULTS: Final = """
     SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls,
            EXISTS (SELECT FROM pg_catalog.pg_auth_members WHERE member = r.oid),
@@ -93,7 +94,7 @@ class PostgresCutter:
         """
         prefix = _prefix(attestation_id)
         async with self._answered():
-            await self._ask(_CUT, prefix)
+            (known,) = await self._ask(_CUT, prefix)
             await self._ask(_END, prefix)
             found = await self._look(prefix)
             doubtful = found.starting
@@ -103,11 +104,14 @@ class PostgresCutter:
                 await self._pause(pause)
                 again = found.logins > 0
                 if again:
-                    await self._ask(_CUT, prefix)
+                    (taken,) = await self._ask(_CUT, prefix)
+                    known += taken
                 await self._ask(_END, prefix)
                 found = await self._look(prefix)
                 doubtful = found.starting if again else doubtful & found.starting
-            return Remains(found.logins, found.sessions + len(doubtful))
+            # Those that an earlier cut took it from are known, too.
+            known = known or (await self._ask(_KNOWN, prefix))[0]
+            return Remains(found.logins, found.sessions + len(doubtful), known)
 
     async def confirm(self, attestation_id: str) -> Remains:
         """What two looks find, a moment apart; the first alone where it finds something. Raises as `cut` does."""

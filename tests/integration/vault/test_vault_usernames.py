@@ -56,6 +56,12 @@ async def test_the_mend_that_is_printed_makes_names_that_are_cut(stage: VaultSta
     vault = stage.vault
     vault.root.write(CONNECTION, username_template=LOWERED)
     options = vault.options()
+    async with plug(options) as backend:
+        held = await opened_account(backend)
+        for _ in range(2):
+            await backend.issue(grant(backend, held, PATH, {"cutter": "payments-db"}))
+        (warned,) = backend.warned
+        assert warned.startswith(f"backend vault: {PATH}: names of logins do not begin with the instance")
     found = await names(stage, options)
     assert found.level is Level.MISSING
     (mend,) = found.mends
@@ -70,6 +76,7 @@ async def test_the_mend_that_is_printed_makes_names_that_are_cut(stage: VaultSta
             held = await opened_account(backend, account(attestation=attestation))
             issued = await backend.issue(grant(backend, held, PATH, {"cutter": "payments-db"}))
             fields = issued.credential.fields
+            assert backend.warned == []
             with stage.session(fields["username"], fields["password"]) as session:
                 assert session.execute("SELECT 1").fetchone() == (1,)
                 remains = await cutter.cut(attestation)
