@@ -437,6 +437,19 @@ def test_standbys_that_answer_reads(tmp_path: Path) -> None:
         server.stop()
 
 
+def test_a_server_that_is_alone_has_no_standbys_whoever_looks(tmp_path: Path) -> None:
+    server = Loose(tmp_path / "server", storage="inmem")
+    try:
+        server.start()
+        site = Site(server, tmp_path, "")
+        for operator in (True, False):
+            found = site.check(operator=operator)
+            assert "standbys answer no reads" in said(found, Level.GOOD), f"operator: {operator}"
+            assert "standbys" not in said(found, *FLAWS, Level.UNSEEN)
+    finally:
+        server.stop()
+
+
 def test_without_rights_a_check_says_what_it_could_not_see(site: Site) -> None:
     made = site.root.write("auth/token/create", policies=["default"], ttl="60s")
     found = site.check(token=made["auth"]["client_token"])
