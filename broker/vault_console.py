@@ -21,11 +21,14 @@ from broker.adapters.backends.vault_setup import (
     Wanted,
     apply,
     compare,
+    engines,
     faulty,
     judge,
     look,
+    node_settings,
     opened,
     plan,
+    variables,
 )
 from broker.adapters.clock import SystemClock
 
@@ -55,19 +58,15 @@ def dry_run(vaults: Sequence[Vault], tool: str, *, as_json: bool) -> None:
             {
                 "backend": wanted.backend,
                 "environment": _environment(tool, wanted, options),
+                "variables": variables((*plan(wanted), *engines(wanted))),
                 "acts": [{"what": act.what, "command": act.command(tool)} for act in plan(wanted)],
+                "engines": [{"what": act.what, "command": act.command(tool)} for act in engines(wanted)],
             }
             for wanted, options in vaults
         ]
         click.echo(json.dumps({"backends": report}))
         return
-    lines = ["set -eu"]
-    for wanted, options in vaults:
-        lines += ["", f"# backend {wanted.backend}", *_exports(tool, wanted, options)]
-        for act in plan(wanted):
-            lines += ["", f"# {act.what}", act.command(tool)]
-        lines += ["", "# engines and their roles are yours to make: docs/vault.md, Engines"]
-    click.echo("\n".join(lines))
+    click.echo("\n".join(_script(vaults, tool)))
 
 
 def set_up(vaults: Sequence[Vault], token: str, *, yes: bool, as_json: bool) -> None:
@@ -132,6 +131,24 @@ def _page(wanted: Wanted, options: VaultOptions, facts: Facts, findings: Sequenc
     yield ""
     counts = [(level, sum(finding.level is level for finding in findings)) for level in Level]
     yield ", ".join(f"{count} {level.value}" for level, count in counts)
+
+
+def _script(vaults: Sequence[Vault], tool: str) -> Iterator[str]:
+    yield "set -eu"
+    everything = [act for wanted, _ in vaults for act in (*plan(wanted), *engines(wanted))]
+    if names := variables(everything):
+        yield from ("", "# yours to say before anything is done: export NAME=value, for each")
+        yield ": " + " ".join(f'"${{{name}:?}}"' for name in names)
+    for wanted, options in vaults:
+        yield from ("", f"# backend {wanted.backend}", *_exports(tool, wanted, options))
+        for act in plan(wanted):
+            yield from ("", f"# {act.what}", act.command(tool))
+        yield from ("", "# engines: as a beginning; what is there already is yours (docs/vault.md, Engines)")
+        for act in engines(wanted):
+            yield from ("", f"# {act.what}", act.command(tool))
+        yield from ("", "# in the file of every node, not by a command:")
+        product = "openbao" if tool == "bao" else "vault"
+        yield from (act.command(tool) for act in node_settings(wanted, product))
 
 
 def _table(pending: Sequence[Pending]) -> Iterator[str]:

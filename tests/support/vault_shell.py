@@ -14,9 +14,14 @@ def tool() -> str:
     return Path(server_binary()).name
 
 
-def run(server: OpenBao, namespace: str, folder: Path, command: str) -> str:
-    """A printed command with the root token below a namespace, in a folder; what it says. Raises
-    ``AssertionError`` where it fails."""
+ROOT = Path(__file__).parents[2]
+
+
+def run(server: OpenBao, namespace: str, folder: Path, command: str, **say: str) -> str:
+    """A printed command with the root token below a namespace, as from the root of the repository; what it says.
+
+    `folder` is its home, `say` what it asks for. Raises ``AssertionError`` where it fails.
+    """
     binary = Path(server_binary())
     prefix = "VAULT" if "vault" in binary.name else "BAO"
     environment = {
@@ -26,10 +31,11 @@ def run(server: OpenBao, namespace: str, folder: Path, command: str) -> str:
         f"{prefix}_CACERT": str(server.ca),
         f"{prefix}_TOKEN": server.root.token,
         f"{prefix}_NAMESPACE": namespace,
+        **say,
     }
     done = subprocess.run(
         ["bash", "-euc", command],
-        cwd=folder,
+        cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,

@@ -34,6 +34,7 @@ from tests.support.openbao import Bao, OpenBao
 
 if TYPE_CHECKING:
     from tests.support.postgres import Login
+    from tests.support.postgres_ground import PostgresGround
 
 pytestmark = pytest.mark.integration
 
@@ -76,9 +77,9 @@ class Site:
 
         return asyncio.run(looked())
 
-    def run(self, command: str) -> str:
-        """A printed command, with the real client."""
-        return vault_shell.run(self.server, self.namespace, self.folder, command)
+    def run(self, command: str, **say: str) -> str:
+        """A printed command, with the real client; `say` is what it asks for."""
+        return vault_shell.run(self.server, self.namespace, self.folder, command, **say)
 
     def mend(self, findings: Sequence[Finding]) -> None:
         """Run what the findings print, each once."""
@@ -345,7 +346,10 @@ def test_a_login_by_jwt_keeps_who_may_log_in(fresh: Site, tmp_path: Path) -> Non
     token = tmp_path / "token"
     wanted = Wanted.of("vault", replace(fresh.options, login=JwtLogin("lockstep", token)), fresh.roles)
     command = next(act for act in plan(wanted) if act.what == "login auth/jwt/role/lockstep").command("bao")
-    fresh.run(command.replace("AUDIENCE", "vault").replace("SUBJECT", "broker"))
+    with pytest.raises(AssertionError, match="AUDIENCE"):
+        fresh.run(command)
+    assert fresh.root.listed("auth/jwt/role") == []
+    fresh.run(command, AUDIENCE="vault", SUBJECT="broker")
     fresh.root.write("auth/jwt/role/lockstep", role_type="jwt", token_no_default_policy=False)
 
     async def checked() -> tuple[Finding, ...]:
@@ -488,6 +492,14 @@ class Command:
     site: Site
     configuration: Path
 
+    def say(self, backend: str, more: str = "") -> None:
+        """More of the role's backend, and of the configuration."""
+        file = self.configuration.parent.parent / "more.toml"
+        text = file.read_text().replace(
+            'path = "database/creds/ls-pay"', f'path = "database/creds/ls-pay", {backend}'
+        )
+        file.write_text(text + more)
+
     def __call__(
         self, *words: str, token: str | None = None, code: int = 0, answer: str = ""
     ) -> subprocess.CompletedProcess[str]:
@@ -507,6 +519,15 @@ class Command:
         assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "s." not in done.stdout.replace("ls.", "") or self.site.server.root.token not in done.stdout
         return done
+
+
+CUTTER = """
+[cutters.pay-db]
+kind = "postgres"
+host = "127.0.0.1"
+database = "pay"
+password_file = "/etc/lockstep/vault/cutter-password"
+"""
 
 
 @pytest.fixture
@@ -536,15 +557,42 @@ ttl = "5m"
 
 
 class TestTheCommand:
-    def test_the_dry_run_is_a_script_that_sets_up(self, command: Command) -> None:
-        site = command.site
+    def test_the_dry_run_is_a_script_that_sets_up(
+        self, command: Command, postgres_ground: PostgresGround
+    ) -> None:
+        site, admin = command.site, postgres_ground.vault
+        command.say(f'cutter = "pay-db", target = {{ host = "{admin.host}", port = {admin.port} }}', CUTTER)
         # It asks nobody, and needs no token.
         script = command("setup", "--dry-run").stdout
-        site.run(script)
-        site.run("bao secrets enable database")
-        site.root.write("database/roles/ls-pay", db_name="none", creation_statements=["SELECT 1"])
+        with pytest.raises(AssertionError, match="PAY_DB_PASSWORD_FILE"):
+            site.run(script)
+        assert site.root.listed("sys/policies/acl") == ["default"], "nothing is done before all is said"
+        password = site.folder / "vault-password"
+        password.write_text(f"{admin.password}\n")
+        said = {
+            "PAY_DB_PASSWORD_FILE": str(password),
+            "PAY_DB_DATABASE": admin.database,
+            "PAY_DB_CA": str(admin.ca),
+            "PAY_DB_OWNER": postgres_ground.owner,
+        }
+        site.run(script, **said)
         report = command("check", token=site.server.root.token).stdout
         assert "0 too wide, 0 missing, 0 could not be seen" in report
+        assert "names of logins of database/config/pay-db begin with the instance" in report
+        made = site.root.call("GET", "database/creds/ls-pay")["data"]
+        with postgres_ground.server.login(made["username"], made["password"], admin.database).connect() as it:
+            assert it.execute("SELECT note FROM app.orders").fetchall() == [("first",)]
+
+    def test_the_dry_run_says_everything_to_programs_too(self, command: Command) -> None:
+        import json
+
+        (backend,) = json.loads(command("setup", "--dry-run", "--json").stdout)["backends"]
+        assert backend["variables"] == [
+            *("LS_PAY_PASSWORD_FILE", "LS_PAY_HOST", "LS_PAY_DATABASE", "LS_PAY_CA", "LS_PAY_OWNER"),
+        ]
+        assert [act["what"] for act in backend["engines"]] == [
+            *("engine database", "database/config/ls-pay", "role database/roles/ls-pay"),
+        ]
 
     def test_it_asks_before_it_does(self, command: Command) -> None:
         root = command.site.server.root.token

@@ -36,6 +36,11 @@ class Engine:
     strongest: Revocability
     lives: bool = False
 
+    @property
+    def kind(self) -> str:
+        """The engine as Vault calls it; `name` may go on with what of it is meant."""
+        return self.name.partition(" ")[0]
+
 
 def _engine(
     name: str,

@@ -1,6 +1,7 @@
 """Setting up Vault or OpenBao for a configuration: what is needed, what is there, what mends the difference."""
 
-from broker.adapters.backends.vault_setup.acts import Act, plan
+from broker.adapters.backends.vault_setup.acts import Act, node_settings, plan
+from broker.adapters.backends.vault_setup.acts_engines import engines, variables
 from broker.adapters.backends.vault_setup.apply import Pending, State, apply, compare
 from broker.adapters.backends.vault_setup.eyes import opened
 from broker.adapters.backends.vault_setup.facts import Facts
@@ -21,9 +22,12 @@ __all__ = [
     "Wanted",
     "apply",
     "compare",
+    "engines",
     "faulty",
     "judge",
     "look",
+    "node_settings",
     "opened",
     "plan",
+    "variables",
 ]
