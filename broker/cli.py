@@ -28,7 +28,9 @@ STATE: Final = 4
 ADDRESS: Final = 5
 FOUND: Final = 6
 VAULT: Final = 7
+UNSEEN: Final = 8
 
+_LEVELS: Final = {"TOO_WIDE": FOUND, "MISSING": FOUND, "UNSEEN": UNSEEN, "GOOD": 0}
 _CODES: Final = """
 \b
 Exit codes
@@ -40,6 +42,7 @@ Exit codes
   5  an address cannot be bound
   6  vault check: something is missing or too wide
   7  Vault or OpenBao does not answer, or refuses what was asked
+  8  vault check: nothing is missing or too wide, but something could not be seen
 """
 
 
@@ -248,15 +251,16 @@ def vault_check(
 
     Logs in as the broker would. With an operator's token it also reads policies
     and roles; for each policy it then makes two tokens of a minute, to ask the
-    server what they may, and revokes them. It changes nothing.
+    server what they may, and revokes them. It changes nothing. Without one, much
+    cannot be seen: that is no success, and has an exit code of its own.
     """
     with _verdicts(), _vault_verdicts():
         from broker import vault_console
 
         token = _operator_token(token_file)
         vaults = _vaults(file, backend, login_role)
-        if not vault_console.check(vaults, token, gated, as_json=as_json):
-            sys.exit(FOUND)
+        found = vault_console.check(vaults, token, gated, as_json=as_json)
+        sys.exit(_LEVELS[found.name])
 
 
 @vault.command("setup", epilog=_CODES)

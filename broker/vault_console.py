@@ -22,13 +22,13 @@ from broker.adapters.backends.vault_setup import (
     apply,
     compare,
     engines,
-    faulty,
     judge,
     look,
     node_settings,
     opened,
     plan,
     variables,
+    worst,
 )
 from broker.adapters.clock import SystemClock
 
@@ -38,17 +38,16 @@ _COLOURS: Final = {Level.TOO_WIDE: "red", Level.MISSING: "yellow", Level.UNSEEN:
 _PRODUCTS: Final = {"openbao": "OpenBao", "vault": "Vault"}
 
 
-def check(vaults: Sequence[Vault], token: str, gated: Sequence[str], *, as_json: bool) -> bool:
-    """Look, judge and print; True where nothing is missing or too wide. Raises `Unavailable`."""
+def check(vaults: Sequence[Vault], token: str, gated: Sequence[str], *, as_json: bool) -> Level:
+    """Look, judge and print; how bad the worst of it is. Raises `Unavailable`."""
     looked = [(*vault, *asyncio.run(_looked(*vault, token, gated))) for vault in vaults]
+    found = worst([finding for *_, findings in looked for finding in findings])
     if as_json:
-        click.echo(
-            json.dumps({"ok": not any(faulty(found) for *_, found in looked), "backends": _report(looked)})
-        )
+        click.echo(json.dumps({"ok": found is Level.GOOD, "backends": _report(looked)}))
     else:
         for wanted, options, facts, findings in looked:
             click.echo("\n".join(_page(wanted, options, facts, findings)))
-    return not any(faulty(found) for *_, found in looked)
+    return found
 
 
 def dry_run(vaults: Sequence[Vault], tool: str, *, as_json: bool) -> None:

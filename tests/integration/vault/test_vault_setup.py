@@ -618,6 +618,20 @@ class TestTheCommand:
         token.write_text(command.site.server.root.token)
         command("check", "--token-file", str(token), code=6)
 
+    def test_what_could_not_be_seen_is_no_success(self, command: Command) -> None:
+        import json
+
+        site = command.site
+        site.roles = {"settings": {"path": "database/creds/ls-pay"}}
+        for act in plan(site.wanted):
+            site.run(act.command(vault_shell.tool()))
+        # Only the policies, the token role and the login are looked at: the broker's own login sees some of it.
+        report = json.loads(command("check", "--json", code=8).stdout)
+        levels = {item["level"] for item in report["backends"][0]["findings"]}
+        assert levels == {"good", "could not be seen"}
+        assert report["ok"] is False
+        assert "could not be seen" in command("check", code=8).stdout
+
     def test_what_cannot_be_done_is_one_line(self, command: Command) -> None:
         assert "no operator's token" in command("setup", code=2).stderr
         assert "no such backend" in command("check", "--backend", "other", code=2).stderr

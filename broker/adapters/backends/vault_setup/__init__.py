@@ -6,7 +6,7 @@ from broker.adapters.backends.vault_setup.apply import Pending, State, apply, co
 from broker.adapters.backends.vault_setup.eyes import opened
 from broker.adapters.backends.vault_setup.facts import Facts
 from broker.adapters.backends.vault_setup.finding import Finding, Level
-from broker.adapters.backends.vault_setup.judge import faulty, judge
+from broker.adapters.backends.vault_setup.judge import faulty, judge, worst
 from broker.adapters.backends.vault_setup.look import look
 from broker.adapters.backends.vault_setup.usernames import USERNAME_TEMPLATE
 from broker.adapters.backends.vault_setup.wanted import Wanted
@@ -30,4 +30,5 @@ __all__ = [
     "opened",
     "plan",
     "variables",
+    "worst",
 ]

@@ -25,6 +25,11 @@ def judge(wanted: Wanted, facts: Facts) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda finding: order.index(finding.level)))
 
 
+def worst(findings: Sequence[Finding]) -> Level:
+    """How bad the worst of them is; what could not be seen may be anything, and is no good."""
+    return min((finding.level for finding in findings), key=list(Level).index, default=Level.GOOD)
+
+
 def faulty(findings: Sequence[Finding]) -> bool:
     """True where something is missing or too wide."""
     return any(finding.level in (Level.MISSING, Level.TOO_WIDE) for finding in findings)
