@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import click
@@ -18,6 +19,7 @@ from broker.adapters.backends.vault_setup import (
     Level,
     Pending,
     State,
+    Unseen,
     Wanted,
     apply,
     compare,
@@ -31,6 +33,10 @@ from broker.adapters.backends.vault_setup import (
     worst,
 )
 from broker.adapters.clock import SystemClock
+from broker.crypto.keyfiles import KeyFileError
+from broker.errors import Unavailable
+from broker.model.account import TargetFault
+from broker.ports import TargetCutter
 
 Vault = tuple[Wanted, VaultOptions]
 
@@ -38,9 +44,17 @@ _COLOURS: Final = {Level.TOO_WIDE: "red", Level.MISSING: "yellow", Level.UNSEEN:
 _PRODUCTS: Final = {"openbao": "OpenBao", "vault": "Vault"}
 
 
-def check(vaults: Sequence[Vault], token: str, gated: Sequence[str], *, as_json: bool) -> Level:
-    """Look, judge and print; how bad the worst of it is. Raises `Unavailable`."""
-    looked = [(*vault, *asyncio.run(_looked(*vault, token, gated))) for vault in vaults]
+def check(
+    vaults: Sequence[Vault],
+    token: str,
+    gated: Sequence[str],
+    cutters: Mapping[str, Callable[[], TargetCutter]],
+    *,
+    as_json: bool,
+) -> Level:
+    """Look, judge and print; how bad the worst of it is. `cutters` makes those of the configuration, by name.
+    Raises `Unavailable`."""
+    looked = [(*vault, *asyncio.run(_looked(*vault, token, gated, cutters))) for vault in vaults]
     found = worst([finding for *_, findings in looked for finding in findings])
     if as_json:
         click.echo(json.dumps({"ok": found is Level.GOOD, "backends": _report(looked)}))
@@ -90,11 +104,32 @@ def set_up(vaults: Sequence[Vault], token: str, *, yes: bool, as_json: bool) -> 
 
 
 async def _looked(
-    wanted: Wanted, options: VaultOptions, token: str, gated: Sequence[str]
+    wanted: Wanted,
+    options: VaultOptions,
+    token: str,
+    gated: Sequence[str],
+    cutters: Mapping[str, Callable[[], TargetCutter]],
 ) -> tuple[Facts, tuple[Finding, ...]]:
     with opened(options, SystemClock(), token) as eyes:
         facts = await look(wanted, options.login, eyes, gated)
+    names = {use.cutter for use in wanted.uses if use.cutter in cutters}
+    targets = {name: await _asked(cutters[name]) for name in sorted(names)}
+    facts = replace(facts, targets=targets)
     return facts, judge(wanted, facts)
+
+
+async def _asked(make: Callable[[], TargetCutter]) -> tuple[TargetFault, ...] | Unseen:
+    """What a cutter finds wrong, or why it could not look."""
+    try:
+        cutter = make()
+    except (KeyFileError, ValueError) as problem:
+        return Unseen(str(problem))
+    try:
+        return tuple(await cutter.faults())
+    except Unavailable as problem:
+        return Unseen(problem.message)
+    finally:
+        await cutter.close()
 
 
 async def _compared(wanted: Wanted, options: VaultOptions, token: str) -> tuple[Pending, ...]:

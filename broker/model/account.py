@@ -70,3 +70,13 @@ class Remains:
     def gone(self) -> bool:
         """True where nothing was found."""
         return not self.logins and not self.sessions
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFault:
+    """What is wrong with a target for its cutter. `mend` is a line for a shell, or a comment where none helps;
+    `wide` says that the cutter may more than it should, rather than less."""
+
+    what: str
+    mend: str
+    wide: bool = False

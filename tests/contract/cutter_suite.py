@@ -89,6 +89,9 @@ class CutterSuite:
         assert await cutter.confirm(ONE) == Remains(1, 0)
         assert (await cutter.cut(ONE)).gone
 
+    async def test_at_a_target_in_order_there_is_no_fault(self, cutter: TargetCutter) -> None:
+        assert tuple(await cutter.faults()) == ()
+
     async def test_closing_may_be_asked_for_again(self, cutter: TargetCutter) -> None:
         await cutter.confirm(ONE)
         await cutter.close()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from broker.errors import LockstepError, Unavailable
-from broker.model.account import Account, Remains
+from broker.model.account import Account, Remains, TargetFault
 from broker.model.credential import Confirmation, Confirmed, Credential, Grant, Issued, Lease
 from broker.model.role import Revocability
 from lockstep.formats import Reason
@@ -48,6 +48,9 @@ class FakeTarget:
         self.calls.append("confirm")
         self._weather()
         return await self._look(attestation_id)
+
+    async def faults(self) -> tuple[TargetFault, ...]:
+        return ()
 
     async def close(self) -> None:
         return

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from broker.errors import LockstepError, Unavailable
-from broker.model.account import Remains
+from broker.model.account import Remains, TargetFault
 from lockstep.formats import Reason
 
 
@@ -18,6 +18,7 @@ class FakeCutter:
         self.sessions: dict[str, int] = {}
         self.calls: list[tuple[str, str]] = []
         self.closed = False
+        self.wrong: tuple[TargetFault, ...] = ()
         self._failures: dict[str, list[LockstepError]] = {}
         self._held: dict[str, asyncio.Event] = {}
         self._stubborn: dict[str, int] = {}
@@ -61,6 +62,10 @@ class FakeCutter:
     async def confirm(self, attestation_id: str) -> Remains:
         await self._weather("confirm", attestation_id)
         return self._look(attestation_id)
+
+    async def faults(self) -> tuple[TargetFault, ...]:
+        await self._weather("faults", "")
+        return self.wrong
 
     async def close(self) -> None:
         self.closed = True

@@ -478,6 +478,8 @@ def test_names_of_logins_that_no_cutter_finds(fresh: Site, database: Login) -> N
     )
     found = fresh.check()
     assert "names of logins of database/config/none do not begin with" in said(found, Level.MISSING)
+    # What the cutter itself says is asked by the command.
+    assert "cutter db: it was not asked" in said(found, Level.UNSEEN)
     fresh.mend(found)
     assert said(fresh.check(), *FLAWS) == ""
 
@@ -524,9 +526,12 @@ class Command:
 CUTTER = """
 [cutters.pay-db]
 kind = "postgres"
-host = "127.0.0.1"
-database = "pay"
-password_file = "/etc/lockstep/vault/cutter-password"
+host = "{cutter.host}"
+port = {cutter.port}
+database = "{cutter.database}"
+user = "{cutter.user}"
+password_file = "{cutter.password_file}"
+ca_file = "{cutter.ca}"
 """
 
 
@@ -558,10 +563,14 @@ ttl = "5m"
 
 class TestTheCommand:
     def test_the_dry_run_is_a_script_that_sets_up(
-        self, command: Command, postgres_ground: PostgresGround
+        self, command: Command, postgres_ground: PostgresGround, tmp_path: Path
     ) -> None:
+        from tests.support.postgres_ground import cutter_options
+
         site, admin = command.site, postgres_ground.vault
-        command.say(f'cutter = "pay-db", target = {{ host = "{admin.host}", port = {admin.port} }}', CUTTER)
+        cutter = cutter_options(postgres_ground.cutter, tmp_path)
+        target = f'target = {{ host = "{admin.host}", port = {admin.port} }}'
+        command.say(f'cutter = "pay-db", {target}', CUTTER.format(cutter=cutter))
         # It asks nobody, and needs no token.
         script = command("setup", "--dry-run").stdout
         with pytest.raises(AssertionError, match="PAY_DB_PASSWORD_FILE"):
@@ -579,6 +588,7 @@ class TestTheCommand:
         report = command("check", token=site.server.root.token).stdout
         assert "0 too wide, 0 missing, 0 could not be seen" in report
         assert "names of logins of database/config/pay-db begin with the instance" in report
+        assert "cutter pay-db may cut at its target, and nothing else" in report
         made = site.root.call("GET", "database/creds/ls-pay")["data"]
         with postgres_ground.server.login(made["username"], made["password"], admin.database).connect() as it:
             assert it.execute("SELECT note FROM app.orders").fetchall() == [("first",)]
@@ -631,6 +641,24 @@ class TestTheCommand:
         assert levels == {"good", "could not be seen"}
         assert report["ok"] is False
         assert "could not be seen" in command("check", code=8).stdout
+
+    def test_what_is_wrong_at_a_cutters_target_is_found(
+        self, command: Command, database: Login, tmp_path: Path
+    ) -> None:
+        from tests.support.postgres_ground import cutter_options
+
+        site = command.site
+        # The database has no functions of ours, and its superuser is no cutter.
+        cutter = cutter_options(database, tmp_path)
+        command.say('cutter = "pay-db"', CUTTER.format(cutter=cutter))
+        report = command("check", token=site.server.root.token, code=6).stdout
+        assert "too wide           cutter pay-db: postgres has attributes, and needs none" in report
+        assert "missing            cutter pay-db: postgres may not call lockstep's functions" in report
+        assert f"psql -v ON_ERROR_STOP=1 -d {database.database} -f deploy/vault/postgres/cutter.sql" in report
+        Path(cutter.password_file).unlink()
+        report = command("check", token=site.server.root.token, code=6).stdout
+        assert f"could not be seen  cutter pay-db: {cutter.password_file}" in report
+        assert database.password not in report
 
     def test_what_cannot_be_done_is_one_line(self, command: Command) -> None:
         assert "no operator's token" in command("setup", code=2).stderr

@@ -4,7 +4,7 @@ from broker.adapters.backends.vault_setup.acts import Act, node_settings, plan
 from broker.adapters.backends.vault_setup.acts_engines import engines, variables
 from broker.adapters.backends.vault_setup.apply import Pending, State, apply, compare
 from broker.adapters.backends.vault_setup.eyes import opened
-from broker.adapters.backends.vault_setup.facts import Facts
+from broker.adapters.backends.vault_setup.facts import Facts, Unseen
 from broker.adapters.backends.vault_setup.finding import Finding, Level
 from broker.adapters.backends.vault_setup.judge import faulty, judge, worst
 from broker.adapters.backends.vault_setup.look import look
@@ -19,6 +19,7 @@ __all__ = [
     "Level",
     "Pending",
     "State",
+    "Unseen",
     "Wanted",
     "apply",
     "compare",
