@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from broker.adapters.backends.vault_setup import Wanted
     from broker.dev import Laptop
     from broker.process import Log
-    from broker.settings import Settings
+    from broker.settings import Outline, Settings
 
 # Commands import what they need themselves: --help must not wait for gRPC.
 
@@ -28,8 +28,10 @@ STATE: Final = 4
 ADDRESS: Final = 5
 FOUND: Final = 6
 VAULT: Final = 7
-_LAPTOP: Final = Path("~/.lockstep/dev")
+UNSEEN: Final = 8
 
+_LAPTOP: Final = Path("~/.lockstep/dev")
+_LEVELS: Final = {"TOO_WIDE": FOUND, "MISSING": FOUND, "UNSEEN": UNSEEN, "GOOD": 0}
 _CODES: Final = """
 \b
 Exit codes
@@ -41,6 +43,7 @@ Exit codes
   5  an address cannot be bound
   6  vault check: something is missing or too wide
   7  Vault or OpenBao does not answer, or refuses what was asked
+  8  vault check: nothing is missing or too wide, but something could not be seen
 """
 
 
@@ -249,17 +252,22 @@ def vault_check(
 ) -> None:
     """Say what is missing or too wide at the server, and print the command that mends it.
 
-    Logs in as the broker would. With an operator's token it also reads policies
+    Logs in as the broker would, and asks cutters about their targets. With an operator's token it also reads policies
     and roles; for each policy it then makes two tokens of a minute, to ask the
-    server what they may, and revokes them. It changes nothing.
+    server what they may, and revokes them. It changes nothing. Without one, much
+    cannot be seen: that is no success, and has an exit code of its own.
     """
     with _verdicts(), _vault_verdicts():
         from broker import vault_console
+        from broker.bootstrap.vault import cutters
+        from broker.settings import outline
 
         token = _operator_token(token_file)
-        vaults = _vaults(file, backend, login_role)
-        if not vault_console.check(vaults, token, gated, as_json=as_json):
-            sys.exit(FOUND)
+        # The files of a login that is still to be made are not there yet.
+        said = outline(file, os.environ)
+        vaults, made = _vaults(said, backend, login_role), cutters(said)
+        found = vault_console.check(vaults, token, gated, made, as_json=as_json)
+        sys.exit(_LEVELS[found.name])
 
 
 @vault.command("setup", epilog=_CODES)
@@ -290,8 +298,9 @@ def vault_setup(
     """
     with _verdicts(), _vault_verdicts():
         from broker import vault_console
+        from broker.settings import outline
 
-        vaults = _vaults(file, backend, login_role)
+        vaults = _vaults(outline(file, os.environ), backend, login_role)
         if dry_run:
             vault_console.dry_run(vaults, tool, as_json=as_json)
             return
@@ -315,12 +324,12 @@ def _load(file: Path) -> Settings:
     return load(file, os.environ)
 
 
-def _vaults(file: Path, backend: str | None, login_role: str) -> tuple[tuple[Wanted, VaultOptions], ...]:
+def _vaults(
+    outline: Outline, backend: str | None, login_role: str
+) -> tuple[tuple[Wanted, VaultOptions], ...]:
     from broker.bootstrap.vault import vaults
-    from broker.settings import outline
 
-    # The files of a login that is still to be made are not there yet.
-    found = vaults(outline(file, os.environ), login_role)
+    found = vaults(outline, login_role)
     chosen = tuple(item for item in found if backend in (None, item[0].backend))
     if not chosen:
         names = ", ".join(item[0].backend for item in found) or "none"

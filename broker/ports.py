@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from broker.model.account import Account, AccountState, Remains
+from broker.model.account import Account, AccountState, Remains, TargetFault
 from broker.model.attestation import Attestation, AttestationState
 from broker.model.credential import Confirmed, Grant, Issued, Lease, LeaseState
 from broker.model.decision import Decision
@@ -202,10 +202,14 @@ class TargetCutter(Protocol):
     """
 
     async def cut(self, attestation_id: str) -> Remains:
-        """Take the right to log in away, durably, then end the sessions; what a look after that still found."""
+        """Take the right to log in away, durably, then end the sessions; what a look after that still found, and
+        how many logins of it are known there."""
 
     async def confirm(self, attestation_id: str) -> Remains:
         """What two looks, one after the other, still find."""
+
+    async def faults(self) -> Sequence[TargetFault]:
+        """What would keep it from cutting, and what it may too much; empty where all is well."""
 
     async def close(self) -> None:
         """Give connections back."""

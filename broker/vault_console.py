@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import click
@@ -18,16 +19,24 @@ from broker.adapters.backends.vault_setup import (
     Level,
     Pending,
     State,
+    Unseen,
     Wanted,
     apply,
     compare,
-    faulty,
+    engines,
     judge,
     look,
+    node_settings,
     opened,
     plan,
+    variables,
+    worst,
 )
 from broker.adapters.clock import SystemClock
+from broker.crypto.keyfiles import KeyFileError
+from broker.errors import Unavailable
+from broker.model.account import TargetFault
+from broker.ports import TargetCutter
 
 Vault = tuple[Wanted, VaultOptions]
 
@@ -35,17 +44,24 @@ _COLOURS: Final = {Level.TOO_WIDE: "red", Level.MISSING: "yellow", Level.UNSEEN:
 _PRODUCTS: Final = {"openbao": "OpenBao", "vault": "Vault"}
 
 
-def check(vaults: Sequence[Vault], token: str, gated: Sequence[str], *, as_json: bool) -> bool:
-    """Look, judge and print; True where nothing is missing or too wide. Raises `Unavailable`."""
-    looked = [(*vault, *asyncio.run(_looked(*vault, token, gated))) for vault in vaults]
+def check(
+    vaults: Sequence[Vault],
+    token: str,
+    gated: Sequence[str],
+    cutters: Mapping[str, Callable[[], TargetCutter]],
+    *,
+    as_json: bool,
+) -> Level:
+    """Look, judge and print; how bad the worst of it is. `cutters` makes those of the configuration, by name.
+    Raises `Unavailable`."""
+    looked = [(*vault, *asyncio.run(_looked(*vault, token, gated, cutters))) for vault in vaults]
+    found = worst([finding for *_, findings in looked for finding in findings])
     if as_json:
-        click.echo(
-            json.dumps({"ok": not any(faulty(found) for *_, found in looked), "backends": _report(looked)})
-        )
+        click.echo(json.dumps({"ok": found is Level.GOOD, "backends": _report(looked)}))
     else:
         for wanted, options, facts, findings in looked:
             click.echo("\n".join(_page(wanted, options, facts, findings)))
-    return not any(faulty(found) for *_, found in looked)
+    return found
 
 
 def dry_run(vaults: Sequence[Vault], tool: str, *, as_json: bool) -> None:
@@ -55,19 +71,15 @@ def dry_run(vaults: Sequence[Vault], tool: str, *, as_json: bool) -> None:
             {
                 "backend": wanted.backend,
                 "environment": _environment(tool, wanted, options),
+                "variables": variables((*plan(wanted), *engines(wanted))),
                 "acts": [{"what": act.what, "command": act.command(tool)} for act in plan(wanted)],
+                "engines": [{"what": act.what, "command": act.command(tool)} for act in engines(wanted)],
             }
             for wanted, options in vaults
         ]
         click.echo(json.dumps({"backends": report}))
         return
-    lines = ["set -eu"]
-    for wanted, options in vaults:
-        lines += ["", f"# backend {wanted.backend}", *_exports(tool, wanted, options)]
-        for act in plan(wanted):
-            lines += ["", f"# {act.what}", act.command(tool)]
-        lines += ["", "# engines and their roles are yours to make: docs/vault.md, Engines"]
-    click.echo("\n".join(lines))
+    click.echo("\n".join(_script(vaults, tool)))
 
 
 def set_up(vaults: Sequence[Vault], token: str, *, yes: bool, as_json: bool) -> None:
@@ -92,11 +104,32 @@ def set_up(vaults: Sequence[Vault], token: str, *, yes: bool, as_json: bool) -> 
 
 
 async def _looked(
-    wanted: Wanted, options: VaultOptions, token: str, gated: Sequence[str]
+    wanted: Wanted,
+    options: VaultOptions,
+    token: str,
+    gated: Sequence[str],
+    cutters: Mapping[str, Callable[[], TargetCutter]],
 ) -> tuple[Facts, tuple[Finding, ...]]:
     with opened(options, SystemClock(), token) as eyes:
         facts = await look(wanted, options.login, eyes, gated)
+    names = {use.cutter for use in wanted.uses if use.cutter in cutters}
+    targets = {name: await _asked(cutters[name]) for name in sorted(names)}
+    facts = replace(facts, targets=targets)
     return facts, judge(wanted, facts)
+
+
+async def _asked(make: Callable[[], TargetCutter]) -> tuple[TargetFault, ...] | Unseen:
+    """What a cutter finds wrong, or why it could not look."""
+    try:
+        cutter = make()
+    except (KeyFileError, ValueError) as problem:
+        return Unseen(str(problem))
+    try:
+        return tuple(await cutter.faults())
+    except Unavailable as problem:
+        return Unseen(problem.message)
+    finally:
+        await cutter.close()
 
 
 async def _compared(wanted: Wanted, options: VaultOptions, token: str) -> tuple[Pending, ...]:
@@ -132,6 +165,24 @@ def _page(wanted: Wanted, options: VaultOptions, facts: Facts, findings: Sequenc
     yield ""
     counts = [(level, sum(finding.level is level for finding in findings)) for level in Level]
     yield ", ".join(f"{count} {level.value}" for level, count in counts)
+
+
+def _script(vaults: Sequence[Vault], tool: str) -> Iterator[str]:
+    yield "set -eu"
+    everything = [act for wanted, _ in vaults for act in (*plan(wanted), *engines(wanted))]
+    if names := variables(everything):
+        yield from ("", "# yours to say before anything is done: export NAME=value, for each")
+        yield ": " + " ".join(f'"${{{name}:?}}"' for name in names)
+    for wanted, options in vaults:
+        yield from ("", f"# backend {wanted.backend}", *_exports(tool, wanted, options))
+        for act in plan(wanted):
+            yield from ("", f"# {act.what}", act.command(tool))
+        yield from ("", "# engines: as a beginning; what is there already is yours (docs/vault.md, Engines)")
+        for act in engines(wanted):
+            yield from ("", f"# {act.what}", act.command(tool))
+        yield from ("", "# in the file of every node, not by a command:")
+        product = "openbao" if tool == "bao" else "vault"
+        yield from (act.command(tool) for act in node_settings(wanted, product))
 
 
 def _table(pending: Sequence[Pending]) -> Iterator[str]:

@@ -25,6 +25,7 @@ from broker.bootstrap.live import Generation, Live
 from broker.bootstrap.plugs import Parts
 from broker.bootstrap.roots import ClientRoots
 from broker.bootstrap.secret import challenge_secret
+from broker.bootstrap.targets import Targets
 from broker.bootstrap.verbs import Verbs, make_verbs
 from broker.crypto.keyfiles import KeyFileError
 from broker.crypto.ring import JwtRing, ring_from_files, ring_keys
@@ -126,6 +127,7 @@ class Broker:
         )
         self._undo.append(self._close_sources)
         watch_leases(self._live.generation)
+        self._targets = Targets(self._live, self._log)
         audit_file = server.audit.path or server.state.path.parent / "audit.jsonl"
         self._audit = AuditLines.append_to(audit_file, self._run)
         self._undo.append(self._close_audit)
@@ -159,12 +161,14 @@ class Broker:
             feed=self._feed,
             certificates=self._certificates,
             drain=self._drain,
+            targets=self._targets,
             log=self._log,
         )
         self._undo.append(self._doors.stop)
         await self._doors.start()
         self._supervise("upkeep", self._verbs.upkeep.run(self._stop))
         self._supervise("follow", self._follow())
+        self._supervise("targets", self._targets.run(self._stop))
         await self._doors.ready()
         self._log.info(
             "ready",
@@ -213,6 +217,7 @@ class Broker:
             last, self._live.generation, self._settings = self._live.generation, fresh, settings
             self._manifests.invalidate()
             watch_leases(fresh)
+            self._targets.look_again()
             self._retire(last, fresh)
             self._log.info("reloaded", roles=len(settings.book.roles))
             return True

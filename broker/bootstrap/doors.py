@@ -32,6 +32,7 @@ from broker.api.tls import Certificates
 from broker.api.watching import WatchRoom
 from broker.bootstrap import limits as bounds
 from broker.bootstrap.live import Live, LiveComponents, LiveDetectors, LiveIdentities, LiveRoles
+from broker.bootstrap.targets import Targets
 from broker.bootstrap.verbs import Verbs
 from broker.crypto.proof import RollingNonce
 from broker.ports import Clock, RevocationFeed, StateStore, TokenSigner
@@ -53,6 +54,7 @@ def open_doors(
     feed: RevocationFeed,
     certificates: Certificates,
     drain: Drain,
+    targets: Targets,
     log: structlog.typing.FilteringBoundLogger,
 ) -> Doors:
     """Built, not yet started; `secret` is behind the rolling nonce."""
@@ -96,7 +98,7 @@ def open_doors(
             feed,
             clock,
             metrics_local_only=server.http.metrics == "loopback",
-            components=LiveComponents(live),
+            components=LiveComponents(live, targets.states),
         ).answers(),
     }
     listen = server.listen

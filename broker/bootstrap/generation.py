@@ -63,7 +63,7 @@ def generation(
     # A backend keeps the accounts that it has opened, a cutter its connections.
     backends = _backends(settings, parts, last)
     cutters = {
-        name: CUTTERS[cutter.kind](name, cutter, parts)
+        name: CUTTERS[cutter.kind](name, cutter)
         if last is None or last.settings.tables.cutters.get(name) != cutter
         else last.cutters[name]
         for name, cutter in tables.cutters.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,18 +142,22 @@ class LiveBackends(Mapping[str, CredentialBackend]):
 
 
 class LiveComponents:
-    """How backends with an outside are, as ``/readyz`` shows it."""
+    """How backends with an outside and cutters are, as ``/readyz`` shows it."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Live, targets: Callable[[], Mapping[str, str]]) -> None:
+        """`targets` says it of cutters, by name (`broker.bootstrap.targets`)."""
         self._live = live
+        self._targets = targets
 
     def __call__(self) -> Mapping[str, str]:
-        """``ok`` or ``unavailable`` by name; what was not asked yet is ``ok``."""
-        return {
+        """``ok`` or ``unavailable`` by name, and ``faulty`` or ``unknown`` of cutters; a backend that was not asked
+        yet is ``ok``."""
+        backends = {
             f"backends.{name}": "unavailable" if plug.trouble else "ok"
             for name, plug in self._live.generation.backends.items()
             if isinstance(plug, VaultBackend)
         }
+        return {**backends, **{f"cutters.{name}": state for name, state in self._targets().items()}}
 
 
 class LiveCutters(Mapping[str, TargetCutter]):

@@ -77,7 +77,7 @@ def _gate(name: str, table: GateTable, parts: Parts, vault: VaultBackend, longes
     )
 
 
-def _postgres(name: str, table: PostgresTable, parts: Parts) -> TargetCutter:
+def _postgres(name: str, table: PostgresTable) -> TargetCutter:
     try:
         from broker.adapters.cutters.postgres import PostgresCutter
     except ImportError:
@@ -102,7 +102,7 @@ GATES: Final[Mapping[str, Callable[[str, Any, Parts, VaultBackend, float], Crede
     "gate": _gate,
 }
 """Backends that stand on another one: a Vault, and its longest request in seconds."""
-CUTTERS: Final[Mapping[str, Callable[[str, Any, Parts], TargetCutter]]] = {
+CUTTERS: Final[Mapping[str, Callable[[str, Any], TargetCutter]]] = {
     "postgres": _postgres,
 }
 DETECTORS: Final[Mapping[str, Callable[[str, Any, Parts], Detector]]] = {

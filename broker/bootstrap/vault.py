@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 from broker.adapters.backends.vault import VaultOptions
 from broker.adapters.backends.vault_setup import Wanted
+from broker.bootstrap.plugs import CUTTERS
+from broker.ports import TargetCutter
 from broker.settings import ConfigurationRefused, Outline, Problem
 from broker.settings.gate import GateBackend
 from broker.settings.server import gate_issuer
@@ -31,3 +36,10 @@ def vaults(outline: Outline, login_role: str) -> tuple[tuple[Wanted, VaultOption
             raise ConfigurationRefused([Problem("", f"backends.{name}", str(error))]) from None
         found.append((wanted, table.options()))
     return tuple(found)
+
+
+def cutters(outline: Outline) -> Mapping[str, Callable[[], TargetCutter]]:
+    """What makes each cutter of a configuration; it raises `KeyFileError` or ``ValueError`` where a file is not there
+    yet, or a package."""
+    tables = outline.tables.cutters
+    return {name: partial(CUTTERS[table.kind], name, table) for name, table in tables.items()}

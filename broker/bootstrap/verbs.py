@@ -91,6 +91,9 @@ def make_verbs(
             "a credential cannot be taken back yet", stuck=what.id, backend=what.backend, problem=what.detail
         )
 
+    def alarm(line: str) -> None:
+        log.critical("an operator has to put this right", problem=line)
+
     return Verbs(
         verifier=Verifier(
             clock=clock,
@@ -159,6 +162,7 @@ def make_verbs(
             receipts=LiveReceipts(live),
             on_error=trouble,
             on_stuck=stuck,
+            on_alarm=alarm,
             limits=bounds.upkeep(limits),
         ),
         rates=rates,

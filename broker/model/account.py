@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from broker.model.step import Step
 
@@ -55,12 +55,28 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """What a look at the target still found of an attestation: logins that could log in, sessions that live."""
+    """What a look at the target still found of an attestation: logins that could log in, sessions that live.
+
+    `known` is told by a cut alone: how many logins of the attestation it found there,
+    0 only where there was none at all, not even one that could log in no more. A cut
+    that knows none of a login that was handed out has looked in the wrong place.
+    """
 
     logins: int
     sessions: int
+    known: int = field(default=0, compare=False)
 
     @property
     def gone(self) -> bool:
         """True where nothing was found."""
         return not self.logins and not self.sessions
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFault:
+    """What is wrong with a target for its cutter. `mend` is a line for a shell, or a comment where none helps;
+    `wide` says that the cutter may more than it should, rather than less."""
+
+    what: str
+    mend: str
+    wide: bool = False

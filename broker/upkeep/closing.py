@@ -12,7 +12,7 @@ from broker.model.account import Account, AccountState
 from broker.model.credential import Confirmation
 from broker.model.step import Step
 from broker.ports import AccountKeeper, Clock, StateStore, Transaction
-from broker.upkeep.cutting import CUT, FROZEN, Cutting, Holding
+from broker.upkeep.cutting import CUT, FROZEN, Cutting, Holding, missed
 from broker.upkeep.limits import BATCH, STUCK_AFTER, UpkeepLimits
 from broker.upkeep.sweeping import Sweeping
 
@@ -146,7 +146,8 @@ class Closing:
             remains = await cutter.confirm(attestation_id)
             if not remains.gone:
                 return f"{name}: {remains.logins} logins and {remains.sessions} sessions left"
-            did(CUT, f"{name}: no login and no session in two looks")
+            if not missed(holding.book.steps, name):
+                did(CUT, f"{name}: no login and no session in two looks")
         return steps
 
     async def _closed(self, holding: Holding, closing: Sequence[Account], steps: Sequence[Step]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,6 +19,11 @@ FROZEN: Final = "frozen"
 """The step that says: the backend makes and serves nothing for the instance any more."""
 CUT: Final = "cut"
 """The step that says: at the target it cannot log in, and its sessions have ended."""
+MISSED: Final = "missed"
+"""The step that says: the target knows no login of it, though credentials were out whose logins are there."""
+MEND: Final = (
+    "see what lockstep-broker vault check says of names of logins, and whether it is the right database"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,23 @@ class Holding:
         """Names of the cutters of its leases."""
         return sorted({lease.cutter for lease in self.leases if lease.cutter})
 
+    @property
+    def done(self) -> bool:
+        """True once every target was cut, or looked at in vain."""
+        return self.book.did(CUT) or self.book.did(MISSED)
+
+    def out(self, cutter: str, now: float) -> int:
+        """How many credentials are out whose logins a cutter is to end."""
+        return sum(
+            lease.cutter == cutter and lease.state.live and bool(lease.handle) and lease.expires_at > now
+            for lease in self.leases
+        )
+
+
+def missed(steps: Sequence[Step], cutter: str) -> bool:
+    """True where a cutter has looked for logins in vain."""
+    return any(step.name == MISSED and step.detail.startswith(f"{cutter}: ") for step in steps)
+
 
 class Cutting:
     """Freezes and cuts, once for each instance and backend however many ask; what fails is tried again."""
@@ -49,14 +71,17 @@ class Cutting:
         backends: Mapping[str, CredentialBackend],
         cutters: Mapping[str, TargetCutter],
         state: StateStore,
+        on_alarm: Callable[[str], None],
         limits: UpkeepLimits,
     ) -> None:
         self._clock = clock
         self._backends = backends
         self._cutters = cutters
         self._state = state
+        self._on_alarm = on_alarm
         self._limits = limits
         self._under_way: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._missing: set[str] = set()
 
     async def instance(self, attestation_id: str) -> None:
         """Stop an instance at every backend that holds something of it."""
@@ -90,7 +115,7 @@ class Cutting:
             return
         freezing = asyncio.create_task(self._freeze(keeper, holding, attestation_id), name="freeze")
         cut: Sequence[Step] = ()
-        if holding.cutters and not holding.book.did(CUT):
+        if holding.cutters and not holding.done:
             # The backend first, so that it makes no more logins; but no target waits for one that hangs.
             await asyncio.wait({freezing}, timeout=self._limits.freeze_first)
             cut = await self.cut(holding, attestation_id)
@@ -111,10 +136,10 @@ class Cutting:
     async def cut(self, holding: Holding, attestation_id: str) -> Sequence[Step]:
         """Cut at every target of the instance, and once more a moment later; steps only where all was cut."""
         names = holding.cutters
-        results = await asyncio.gather(*(self._cut(name, attestation_id) for name in names))
+        results = await asyncio.gather(*(self._cut(name, holding, attestation_id) for name in names))
         return [step for found in results for step in found] if all(results) else ()
 
-    async def _cut(self, name: str, attestation_id: str) -> Sequence[Step]:
+    async def _cut(self, name: str, holding: Holding, attestation_id: str) -> Sequence[Step]:
         cutter = self._cutters.get(name)
         if cutter is None:
             return ()
@@ -131,7 +156,22 @@ class Cutting:
                 again = await cutter.cut(attestation_id)
         except (LockstepError, TimeoutError):
             return ()
-        return (first,) if again.gone else ()
+        if not again.gone:
+            return ()
+        if remains.known or again.known:
+            self._missing.discard(name)
+        elif out := holding.out(name, first.at):
+            return (self._missed(name, attestation_id, out, first.at),)
+        return (first,)
+
+    def _missed(self, name: str, attestation_id: str, out: int, at: float) -> Step:
+        """Nothing found is no proof where something must be: logins have other names, or it is another target."""
+        found = f"{name}: found no login of the instance, and {out} must be there"
+        if name not in self._missing:
+            # Once for each cutter: what is wrong with it is wrong for all.
+            self._missing.add(name)
+            self._on_alarm(f"cutter {found} ({attestation_id}): {MEND}")
+        return Step(MISSED, at, found)
 
     def keeper(self, backend: str) -> AccountKeeper | None:
         """The accounts of a backend that is configured and keeps some."""
@@ -170,7 +210,8 @@ class Cutting:
             current = await tx.accounts.get(account_id)
             if current is None:
                 return
-            missing = [step for step in steps if not current.did(step.name) or step.name == CUT]
+            again = (CUT, MISSED)
+            missing = [step for step in steps if not current.did(step.name) or step.name in again]
             # An account that was opened while its attestation ended is closed like the others.
             state = current.state
             if state in (AccountState.OPENING, AccountState.OPEN):

@@ -43,7 +43,10 @@ CUTS_ABREAST: Final = 64
 
 
 class Upkeep:
-    """Runs until told to stop; a round that fails is reported through `on_error` and tried again."""
+    """Runs until told to stop; a round that fails is reported through `on_error` and tried again.
+
+    `on_stuck` hears of what cannot be taken back yet, `on_alarm` of what an operator has to put right, in words.
+    """
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class Upkeep:
         receipts: ReceiptSigner,
         on_error: Callable[[LockstepError], None],
         on_stuck: Callable[[Lease | Account], None],
+        on_alarm: Callable[[str], None],
         limits: UpkeepLimits,
     ) -> None:
         self._clock = clock
@@ -64,7 +68,7 @@ class Upkeep:
         self._on_error = on_error
         self._limits = limits
         self._expansion = Expansion(state, feed)
-        self._cutting = Cutting(clock, backends, cutters, state, limits)
+        self._cutting = Cutting(clock, backends, cutters, state, on_alarm, limits)
         self._sweeping = Sweeping(clock, backends, state, limits)
         self._cleaning = Cleaning(clock, backends, state, self._cutting, self._sweeping, on_stuck, limits)
         self._closing = Closing(clock, state, self._cutting, self._sweeping, on_stuck, limits)

@@ -13,6 +13,7 @@ from broker.model.revocation import Revocation, RevocationState, SelectorKind, U
 from broker.model.role import Revocability
 from broker.model.step import Step
 from broker.ports import Clock, ReceiptSigner, RevocationFeed, StateStore, Transaction
+from broker.upkeep.cutting import MEND, missed
 from broker.upkeep.expansion import BEGUN
 from broker.upkeep.limits import BATCH, UpkeepLimits, open_revocations
 
@@ -129,7 +130,10 @@ def _with_outcome(revocation: Revocation, outcome: Outcome, told: Told, now: flo
     # In the order of their times: who has acknowledged is counted when all is clean.
     steps.append(Step("told", now, _told(told)))
     steps.append(Step("confirmed", now, f"{len(ended)} leases ended"))
-    unconfirmed = tuple(item for lease in ended if (item := _unconfirmed(lease, told)) is not None)
+    unconfirmed = (
+        *(item for lease in ended if (item := _unconfirmed(lease, told)) is not None),
+        *(item for lease in ended if (item := _uncut(lease, outcome.accounts)) is not None),
+    )
     return replace(revocation, steps=tuple(steps), unconfirmed=unconfirmed, leases=len(ended))
 
 
@@ -144,6 +148,23 @@ def _unconfirmed(lease: Lease, told: Told) -> Unconfirmed | None:
     if lease.detail.startswith(Confirmation.UNTIL_EXPIRY.value):
         return Unconfirmed(lease.id, lease.detail, lease.expires_at)
     return None
+
+
+def _uncut(lease: Lease, accounts: Sequence[Account]) -> Unconfirmed | None:
+    """For one whose cutter saw nothing of its login: that nothing is left there was seen by nobody."""
+    steps = [
+        step
+        for account in accounts
+        if (account.attestation_id, account.backend) == (lease.attestation_id, lease.backend)
+        for step in account.steps
+    ]
+    if not lease.cutter or not missed(steps, lease.cutter):
+        return None
+    what = (
+        f"its sessions: cutter {lease.cutter} found no login of the instance at its database; "
+        f"end them there by hand, then {MEND}"
+    )
+    return Unconfirmed(lease.id, what, lease.expires_at)
 
 
 def _told(told: Told) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from broker.adapters.entropy import SystemEntropy
 from broker.model.account import Remains
 from broker.ports import TargetCutter
 
@@ -50,6 +51,17 @@ class CutterSuite:
         assert target.remains(ONE).gone
         assert (await cutter.confirm(ONE)).gone
 
+    async def test_a_cut_says_whether_it_knew_any_login(self, cutter: TargetCutter, target: Target) -> None:
+        # Not the ids of the others: logins may outlive a test.
+        one, other = (SystemEntropy().identifier("A", 1_790_000_000.0) for _ in range(2))
+        target.login(other)
+        assert (await cutter.cut(one)).known == 0
+        for _ in range(2):
+            target.login(one)
+        assert (await cutter.cut(one)).known == 2
+        # They can log in no more, and are there all the same.
+        assert (await cutter.cut(one)).known == 2
+
     async def test_a_cut_leaves_others_alone(self, cutter: TargetCutter, target: Target) -> None:
         for attestation_id in (ONE, OTHER):
             target.login(attestation_id)
@@ -76,6 +88,9 @@ class CutterSuite:
         target.login(ONE)
         assert await cutter.confirm(ONE) == Remains(1, 0)
         assert (await cutter.cut(ONE)).gone
+
+    async def test_at_a_target_in_order_there_is_no_fault(self, cutter: TargetCutter) -> None:
+        assert tuple(await cutter.faults()) == ()
 
     async def test_closing_may_be_asked_for_again(self, cutter: TargetCutter) -> None:
         await cutter.confirm(ONE)

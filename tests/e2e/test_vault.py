@@ -250,6 +250,34 @@ def test_a_database_that_is_away_makes_it_stuck_until_it_is_back(
             assert running.cli("leases", "--stuck") == "nothing is stuck\n"
 
 
+def test_a_cutter_that_finds_no_login_is_no_proof_that_there_is_none(
+    openbao_server: OpenBao, postgres_server: Postgres, tmp_path: Path
+) -> None:
+    """Names that it does not look for: what it cannot find, the receipt must not call gone."""
+    from tests.support.vault_stage import lay_out
+
+    stage = lay_out(openbao_server, postgres_server, tmp_path / "stage")
+    template = '{{ printf "ls-%s-%s" (.DisplayName | replace "token-" "" | lowercase) (random 12) }}'
+    stage.vault.root.write("database/config/orders", username_template=template)
+    roles = tmp_path / "roles.toml"
+    roles.touch(mode=0o600)
+    roles.write_text(stage.backend() + stage.cutter() + ROLES)
+    with dev_broker(tmp_path / "dev", roles) as running, Wire(running.address, running.ca) as connection:
+        publish(running, envelope(running, "app", "lib"))
+        workload = attested(running, connection, "db-misnamed")
+        issued = workload.issue("payments-db")
+        assert given(issued)[0].startswith("ls-a-")
+        assert "names of logins do not begin with the instance" in running.heard("source")["problem"]
+        told = receipt(running, revoke(running, workload))
+        running.heard("an operator has to put this right")
+    (unconfirmed,) = told["unconfirmed"]
+    assert unconfirmed["lease"] == issued.lease.lease_id
+    assert "cutter payments-db found no login of the instance" in unconfirmed["what"]
+    names = [step["name"] for step in told["steps"]]
+    assert "missed" in names
+    assert "cut" not in names
+
+
 def test_a_vault_that_is_away_denies_nothing_less(postgres_server: Postgres, tmp_path: Path) -> None:
     from tests.support.openbao import openbao
     from tests.support.vault_stage import lay_out

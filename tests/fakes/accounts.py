@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from broker.errors import LockstepError, Unavailable
-from broker.model.account import Account, Remains
+from broker.model.account import Account, Remains, TargetFault
 from broker.model.credential import Confirmation, Confirmed, Credential, Grant, Issued, Lease
 from broker.model.role import Revocability
 from lockstep.formats import Reason
@@ -39,14 +39,18 @@ class FakeTarget:
     async def cut(self, attestation_id: str) -> Remains:
         self.calls.append("cut")
         self._weather()
-        for made in self._of(attestation_id):
+        found = self._of(attestation_id)
+        for made in found:
             made.login = made.session = False
-        return await self._look(attestation_id)
+        return replace(await self._look(attestation_id), known=len(found))
 
     async def confirm(self, attestation_id: str) -> Remains:
         self.calls.append("confirm")
         self._weather()
         return await self._look(attestation_id)
+
+    async def faults(self) -> tuple[TargetFault, ...]:
+        return ()
 
     async def close(self) -> None:
         return

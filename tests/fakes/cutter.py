@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from broker.errors import LockstepError, Unavailable
-from broker.model.account import Remains
+from broker.model.account import Remains, TargetFault
 from lockstep.formats import Reason
 
 
@@ -17,9 +18,11 @@ class FakeCutter:
         self.sessions: dict[str, int] = {}
         self.calls: list[tuple[str, str]] = []
         self.closed = False
+        self.wrong: tuple[TargetFault, ...] = ()
         self._failures: dict[str, list[LockstepError]] = {}
         self._held: dict[str, asyncio.Event] = {}
         self._stubborn: dict[str, int] = {}
+        self._known: dict[str, int] = {}
 
     # --- the weather --------------------------------------------------------------------------------
 
@@ -47,16 +50,22 @@ class FakeCutter:
 
     async def cut(self, attestation_id: str) -> Remains:
         await self._weather("cut", attestation_id)
-        self.logins.pop(attestation_id, None)
+        known = self._known[attestation_id] = self._known.get(attestation_id, 0) + self.logins.pop(
+            attestation_id, 0
+        )
         self.sessions.pop(attestation_id, None)
         if self._stubborn.get(attestation_id, 0) > 0:
             self._stubborn[attestation_id] -= 1
             self.sessions[attestation_id] = 1
-        return self._look(attestation_id)
+        return replace(self._look(attestation_id), known=known)
 
     async def confirm(self, attestation_id: str) -> Remains:
         await self._weather("confirm", attestation_id)
         return self._look(attestation_id)
+
+    async def faults(self) -> tuple[TargetFault, ...]:
+        await self._weather("faults", "")
+        return self.wrong
 
     async def close(self) -> None:
         self.closed = True

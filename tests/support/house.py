@@ -174,6 +174,7 @@ class House:
         self.errors: list[LockstepError] = []
         self.erred = asyncio.Event()
         self.stuck: list[Lease | Account] = []
+        self.alarms: list[str] = []
         self.rates = {
             "refused": Rate(1000, 60.0),
             "self": Rate(1000, 60.0),
@@ -251,6 +252,7 @@ class House:
             receipts=ReceiptSealer(RECEIPTS),
             on_error=self._on_error,
             on_stuck=self.stuck.append,
+            on_alarm=self.alarms.append,
             limits=self.upkeep_limits,
         )
 

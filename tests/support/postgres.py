@@ -29,7 +29,8 @@ PATIENCE = 30.0
 
 SUPERUSER = "postgres"
 
-_READY = "database system is ready to accept connections"
+# A standby goes on with "read-only".
+_READY = "database system is ready to accept"
 _RELOADED = "received SIGHUP, reloading configuration files"
 
 # What a cautious server asks of everybody; lines that a test adds come before these.

@@ -14,9 +14,6 @@ from tests.support.postgres import Login, Postgres
 
 SHIPPED: Final = Path(__file__).parents[2] / "deploy" / "vault" / "postgres"
 
-USERNAME_TEMPLATE: Final = '{{ printf "ls-%s-%s" (.DisplayName | replace "token-" "") (random 8) }}'
-"""As README.md there has it."""
-
 
 @dataclass(frozen=True)
 class PostgresGround:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.adapters.backends.vault import AppRoleLogin, VaultOptions
+from broker.adapters.backends.vault_setup import USERNAME_TEMPLATE
 from tests.support.openbao import Bao, OpenBao, Refused
 
 if TYPE_CHECKING:
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 TOKEN_ROLE: Final = "lockstep"
 BROKER_POLICY: Final = "lockstep-broker"
 ISSUE_POLICY: Final = "lockstep-issue"
-
-USERNAME_TEMPLATE: Final = '{{ printf "ls-%s-%s" (.DisplayName | replace "token-" "") (random 8) }}'
-"""Names of logins begin with the attestation, so that a cutter finds them."""
 
 _numbers = itertools.count(1)
 

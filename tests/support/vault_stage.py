@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 
+from broker.adapters.backends.vault_setup import USERNAME_TEMPLATE
 from tests.support.postgres import Login, Postgres
-from tests.support.postgres_ground import USERNAME_TEMPLATE, PostgresGround, cutter_options
+from tests.support.postgres_ground import PostgresGround, cutter_options
 from tests.support.postgres_ground import lay_out as lay_out_target
 from tests.support.vault_ground import Ground
 from tests.support.vault_ground import lay_out as lay_out_vault

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import shlex
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, NamedTuple
@@ -15,24 +16,29 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 from broker.adapters.cutters.options import PostgresOptions
 from broker.crypto.keyfiles import KeyFileError
 from broker.errors import InvalidRequest, Unavailable
-from broker.model.account import Remains
+from broker.model.account import Remains, TargetFault
 from lockstep.formats import Reason
 
-# As the functions check it (deploy/vault/postgres/cutter.sql): letters, a dash, letters and digits, the end.
+SHIPPED: Final = "deploy/vault/postgres/cutter.sql"
+"""The functions that it calls."""
+# As they check it: letters, a dash, letters and digits, the end.
 _ATTESTATION: Final = re.compile(r"[A-Za-z]{1,8}-[0-9A-Za-z]{1,40}")
 
 _CUT: Final = "SELECT lockstep.cut($1::text)"
 _END: Final = "SELECT lockstep.end_sessions($1::text)"
 _LOOK: Final = "SELECT logins, sessions, starting FROM lockstep.look($1::text)"
+_KNOWN: Final = "SELECT count(*) FROM pg_catalog.pg_roles WHERE starts_with(rolname, $1::text || '-')"
 _FAULTS: Final = """
-    SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls,
-           EXISTS (SELECT FROM pg_catalog.pg_auth_members WHERE member = r.oid),
+    SELECT rolname::text,
+           rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls,
+           ARRAY(SELECT g.rolname::text FROM pg_catalog.pg_auth_members m
+                 JOIN pg_catalog.pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid ORDER BY 1),
            pg_catalog.pg_is_in_recovery(),
            (SELECT pg_catalog.count(*) FROM pg_catalog.pg_proc p
             WHERE p.pronamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'lockstep')
               AND p.proname IN ('cut', 'end_sessions', 'look')
               AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')) <> 3
-    FROM pg_catalog.pg_roles r WHERE rolname = $1::text
+    FROM pg_catalog.pg_roles r WHERE rolname = current_user
 """
 
 _PAUSES: Final = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128)
@@ -93,7 +99,7 @@ class PostgresCutter:
         """
         prefix = _prefix(attestation_id)
         async with self._answered():
-            await self._ask(_CUT, prefix)
+            (known,) = await self._ask(_CUT, prefix)
             await self._ask(_END, prefix)
             found = await self._look(prefix)
             doubtful = found.starting
@@ -103,11 +109,14 @@ class PostgresCutter:
                 await self._pause(pause)
                 again = found.logins > 0
                 if again:
-                    await self._ask(_CUT, prefix)
+                    (taken,) = await self._ask(_CUT, prefix)
+                    known += taken
                 await self._ask(_END, prefix)
                 found = await self._look(prefix)
                 doubtful = found.starting if again else doubtful & found.starting
-            return Remains(found.logins, found.sessions + len(doubtful))
+            # Those that an earlier cut took it from are known, too.
+            known = known or (await self._ask(_KNOWN, prefix))[0]
+            return Remains(found.logins, found.sessions + len(doubtful), known)
 
     async def confirm(self, attestation_id: str) -> Remains:
         """What two looks find, a moment apart; the first alone where it finds something. Raises as `cut` does."""
@@ -120,18 +129,32 @@ class PostgresCutter:
             second = await self._look(prefix)
             return Remains(second.logins, second.sessions + len(first.starting & second.starting))
 
-    async def faults(self) -> tuple[str, ...]:
-        """What is missing at the target or too wide, for people; () where all is well. Raises `Unavailable`."""
+    async def faults(self) -> tuple[TargetFault, ...]:
+        """Attributes and memberships of the login, a standby, functions that it may not call; () where all is well.
+        Raises `Unavailable`."""
+        database = self._options.database
         async with self._answered():
-            wide, member, standby, missing = await self._ask(_FAULTS, self._options.user)
-        user = self._options.user
-        told = (
-            (wide, f"{user} has attributes; run: deploy/vault/postgres/roles.sql"),
-            (member, f"{user} is a member of other roles; revoke them"),
-            (standby, "the database is a standby, where nothing can be cut"),
-            (missing, f"{user} may not call lockstep's functions; run: deploy/vault/postgres/cutter.sql"),
-        )
-        return tuple(text for wrong, text in told if wrong)
+            # Who it is there: a pooler may come in as somebody else.
+            user, wide, groups, standby, missing = await self._ask(_FAULTS)
+        found = []
+        if wide:
+            mend = f"ALTER ROLE {_name(user)} NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS"
+            found.append(
+                TargetFault(f"{user} has attributes, and needs none", _psql(database, mend), wide=True)
+            )
+        if groups:
+            what = f"{user} is a member of {', '.join(groups)}, and needs no other role"
+            mend = f"REVOKE {', '.join(map(_name, groups))} FROM {_name(user)}"
+            found.append(TargetFault(what, _psql(database, mend), wide=True))
+        if standby:
+            what = "the database is a standby, where nothing can be cut"
+            found.append(TargetFault(what, "# give the cutter the address of the primary"))
+        if missing:
+            what = f"{user} may not call lockstep's functions"
+            found.append(
+                TargetFault(what, f"psql -v ON_ERROR_STOP=1 -d {shlex.quote(database)} -f {SHIPPED}")
+            )
+        return tuple(found)
 
     async def close(self) -> None:
         """Give connections back; what is under way fails."""
@@ -146,20 +169,20 @@ class PostgresCutter:
         logins, sessions, starting = await self._ask(_LOOK, prefix)
         return _Look(logins, sessions, frozenset(starting))
 
-    async def _ask(self, query: str, argument: str) -> Any:
+    async def _ask(self, query: str, *arguments: str) -> Any:
         """One transaction of one row; once more where a kept connection turns out to be dead."""
         retrying = AsyncRetrying(
             stop=stop_after_attempt(2), retry=retry_if_exception_type(_LostError), reraise=True
         )
-        return await retrying(self._once, query, argument)
+        return await retrying(self._once, query, *arguments)
 
-    async def _once(self, query: str, argument: str) -> Any:
+    async def _once(self, query: str, *arguments: str) -> Any:
         pool = await self._opened()
         connection = await pool.acquire(timeout=self._options.answer)
         try:
             # In a transaction of its own: between two of its messages a pooler may change the server otherwise.
             await connection.execute("BEGIN")
-            row = await connection.fetchrow(query, argument)
+            row = await connection.fetchrow(query, *arguments)
             await connection.execute("COMMIT")
         except (*_GONE, *_ENDED) as error:
             connection.terminate()
@@ -216,6 +239,15 @@ async def _nothing(connection: Any) -> None:
     """A connection keeps nothing, so that there is nothing to reset."""
 
 
+def _name(role: str) -> str:
+    """As SQL takes it."""
+    return '"' + role.replace('"', '""') + '"'
+
+
+def _psql(database: str, statement: str) -> str:
+    return shlex.join(("psql", "-d", database, "-c", statement))
+
+
 def _prefix(attestation_id: str) -> str:
     if _ATTESTATION.fullmatch(attestation_id) is None:
         raise InvalidRequest("not the id of an attestation")
@@ -235,5 +267,5 @@ def _why(error: Exception) -> str:
         asyncpg.InvalidSchemaNameError,
     )
     if isinstance(error, known):
-        return "the login may not call lockstep's functions; run: deploy/vault/postgres/cutter.sql"
+        return f"the login may not call lockstep's functions; run: {SHIPPED}"
     return "the database cannot be reached"

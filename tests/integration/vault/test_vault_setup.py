@@ -29,10 +29,12 @@ from broker.adapters.backends.vault_setup import (
     plan,
 )
 from broker.adapters.clock import SystemClock
-from tests.support.openbao import Bao, OpenBao, server_binary
+from tests.support import vault_shell
+from tests.support.openbao import Bao, OpenBao
 
 if TYPE_CHECKING:
     from tests.support.postgres import Login
+    from tests.support.postgres_ground import PostgresGround
 
 pytestmark = pytest.mark.integration
 
@@ -75,33 +77,14 @@ class Site:
 
         return asyncio.run(looked())
 
-    def run(self, command: str) -> str:
-        """A printed command, with the real client."""
-        binary = Path(server_binary())
-        prefix = "VAULT" if "vault" in binary.name else "BAO"
-        environment = {
-            "PATH": f"{binary.parent}:{os.environ['PATH']}",
-            "HOME": str(self.folder),
-            f"{prefix}_ADDR": self.server.address,
-            f"{prefix}_CACERT": str(self.server.ca),
-            f"{prefix}_TOKEN": self.server.root.token,
-            f"{prefix}_NAMESPACE": self.namespace,
-        }
-        done = subprocess.run(
-            ["bash", "-euc", command],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stderr}"
-        return done.stdout
+    def run(self, command: str, **say: str) -> str:
+        """A printed command, with the real client; `say` is what it asks for."""
+        return vault_shell.run(self.server, self.namespace, self.folder, command, **say)
 
     def mend(self, findings: Sequence[Finding]) -> None:
         """Run what the findings print, each once."""
         acts = dict.fromkeys(
-            act.command(Path(server_binary()).name)
+            act.command(vault_shell.tool())
             for finding in findings
             if finding.level in (Level.TOO_WIDE, Level.MISSING)
             for act in finding.mends
@@ -113,7 +96,7 @@ class Site:
     def lay_out(self) -> None:
         """As `vault setup --dry-run` prints it; then the engines."""
         for act in plan(self.wanted):
-            self.run(act.command(Path(server_binary()).name))
+            self.run(act.command(vault_shell.tool()))
         for mount, kind in (("database", "database"), ("pki", "pki"), ("secret", "kv-v2")):
             self.root.write(f"sys/mounts/{mount}", type=kind)
         self.root.write("database/roles/ls-pay", db_name="none", creation_statements=["SELECT 1"])
@@ -189,7 +172,7 @@ class TestAFreshServer:
         missing = next(finding for finding in fresh.check() if finding.key == "login.own")
         assert missing.level is Level.UNSEEN
         for act in missing.mends:
-            fresh.run(act.command(Path(server_binary()).name))
+            fresh.run(act.command(vault_shell.tool()))
         assert said(fresh.check(), *FLAWS, Level.UNSEEN) == ""
         assert (fresh.folder / "secret-id").stat().st_mode & 0o077 == 0
 
@@ -363,7 +346,10 @@ def test_a_login_by_jwt_keeps_who_may_log_in(fresh: Site, tmp_path: Path) -> Non
     token = tmp_path / "token"
     wanted = Wanted.of("vault", replace(fresh.options, login=JwtLogin("lockstep", token)), fresh.roles)
     command = next(act for act in plan(wanted) if act.what == "login auth/jwt/role/lockstep").command("bao")
-    fresh.run(command.replace("AUDIENCE", "vault").replace("SUBJECT", "broker"))
+    with pytest.raises(AssertionError, match="AUDIENCE"):
+        fresh.run(command)
+    assert fresh.root.listed("auth/jwt/role") == []
+    fresh.run(command, AUDIENCE="vault", SUBJECT="broker")
     fresh.root.write("auth/jwt/role/lockstep", role_type="jwt", token_no_default_policy=False)
 
     async def checked() -> tuple[Finding, ...]:
@@ -455,6 +441,19 @@ def test_standbys_that_answer_reads(tmp_path: Path) -> None:
         server.stop()
 
 
+def test_a_server_that_is_alone_has_no_standbys_whoever_looks(tmp_path: Path) -> None:
+    server = Loose(tmp_path / "server", storage="inmem")
+    try:
+        server.start()
+        site = Site(server, tmp_path, "")
+        for operator in (True, False):
+            found = site.check(operator=operator)
+            assert "standbys answer no reads" in said(found, Level.GOOD), f"operator: {operator}"
+            assert "standbys" not in said(found, *FLAWS, Level.UNSEEN)
+    finally:
+        server.stop()
+
+
 def test_without_rights_a_check_says_what_it_could_not_see(site: Site) -> None:
     made = site.root.write("auth/token/create", policies=["default"], ttl="60s")
     found = site.check(token=made["auth"]["client_token"])
@@ -479,6 +478,8 @@ def test_names_of_logins_that_no_cutter_finds(fresh: Site, database: Login) -> N
     )
     found = fresh.check()
     assert "names of logins of database/config/none do not begin with" in said(found, Level.MISSING)
+    # What the cutter itself says is asked by the command.
+    assert "cutter db: it was not asked" in said(found, Level.UNSEEN)
     fresh.mend(found)
     assert said(fresh.check(), *FLAWS) == ""
 
@@ -492,6 +493,14 @@ class Command:
 
     site: Site
     configuration: Path
+
+    def say(self, backend: str, more: str = "") -> None:
+        """More of the role's backend, and of the configuration."""
+        file = self.configuration.parent.parent / "more.toml"
+        text = file.read_text().replace(
+            'path = "database/creds/ls-pay"', f'path = "database/creds/ls-pay", {backend}'
+        )
+        file.write_text(text + more)
 
     def __call__(
         self, *words: str, token: str | None = None, code: int = 0, answer: str = ""
@@ -512,6 +521,18 @@ class Command:
         assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "s." not in done.stdout.replace("ls.", "") or self.site.server.root.token not in done.stdout
         return done
+
+
+CUTTER = """
+[cutters.pay-db]
+kind = "postgres"
+host = "{cutter.host}"
+port = {cutter.port}
+database = "{cutter.database}"
+user = "{cutter.user}"
+password_file = "{cutter.password_file}"
+ca_file = "{cutter.ca}"
+"""
 
 
 @pytest.fixture
@@ -541,15 +562,47 @@ ttl = "5m"
 
 
 class TestTheCommand:
-    def test_the_dry_run_is_a_script_that_sets_up(self, command: Command) -> None:
-        site = command.site
+    def test_the_dry_run_is_a_script_that_sets_up(
+        self, command: Command, postgres_ground: PostgresGround, tmp_path: Path
+    ) -> None:
+        from tests.support.postgres_ground import cutter_options
+
+        site, admin = command.site, postgres_ground.vault
+        cutter = cutter_options(postgres_ground.cutter, tmp_path)
+        target = f'target = {{ host = "{admin.host}", port = {admin.port} }}'
+        command.say(f'cutter = "pay-db", {target}', CUTTER.format(cutter=cutter))
         # It asks nobody, and needs no token.
         script = command("setup", "--dry-run").stdout
-        site.run(script)
-        site.run("bao secrets enable database")
-        site.root.write("database/roles/ls-pay", db_name="none", creation_statements=["SELECT 1"])
+        with pytest.raises(AssertionError, match="PAY_DB_PASSWORD_FILE"):
+            site.run(script)
+        assert site.root.listed("sys/policies/acl") == ["default"], "nothing is done before all is said"
+        password = site.folder / "vault-password"
+        password.write_text(f"{admin.password}\n")
+        said = {
+            "PAY_DB_PASSWORD_FILE": str(password),
+            "PAY_DB_DATABASE": admin.database,
+            "PAY_DB_CA": str(admin.ca),
+            "PAY_DB_OWNER": postgres_ground.owner,
+        }
+        site.run(script, **said)
         report = command("check", token=site.server.root.token).stdout
         assert "0 too wide, 0 missing, 0 could not be seen" in report
+        assert "names of logins of database/config/pay-db begin with the instance" in report
+        assert "cutter pay-db may cut at its target, and nothing else" in report
+        made = site.root.call("GET", "database/creds/ls-pay")["data"]
+        with postgres_ground.server.login(made["username"], made["password"], admin.database).connect() as it:
+            assert it.execute("SELECT note FROM app.orders").fetchall() == [("first",)]
+
+    def test_the_dry_run_says_everything_to_programs_too(self, command: Command) -> None:
+        import json
+
+        (backend,) = json.loads(command("setup", "--dry-run", "--json").stdout)["backends"]
+        assert backend["variables"] == [
+            *("LS_PAY_PASSWORD_FILE", "LS_PAY_HOST", "LS_PAY_DATABASE", "LS_PAY_CA", "LS_PAY_OWNER"),
+        ]
+        assert [act["what"] for act in backend["engines"]] == [
+            *("engine database", "database/config/ls-pay", "role database/roles/ls-pay"),
+        ]
 
     def test_it_asks_before_it_does(self, command: Command) -> None:
         root = command.site.server.root.token
@@ -574,6 +627,38 @@ class TestTheCommand:
         token.touch(mode=0o600)
         token.write_text(command.site.server.root.token)
         command("check", "--token-file", str(token), code=6)
+
+    def test_what_could_not_be_seen_is_no_success(self, command: Command) -> None:
+        import json
+
+        site = command.site
+        site.roles = {"settings": {"path": "database/creds/ls-pay"}}
+        for act in plan(site.wanted):
+            site.run(act.command(vault_shell.tool()))
+        # Only the policies, the token role and the login are looked at: the broker's own login sees some of it.
+        report = json.loads(command("check", "--json", code=8).stdout)
+        levels = {item["level"] for item in report["backends"][0]["findings"]}
+        assert levels == {"good", "could not be seen"}
+        assert report["ok"] is False
+        assert "could not be seen" in command("check", code=8).stdout
+
+    def test_what_is_wrong_at_a_cutters_target_is_found(
+        self, command: Command, database: Login, tmp_path: Path
+    ) -> None:
+        from tests.support.postgres_ground import cutter_options
+
+        site = command.site
+        # The database has no functions of ours, and its superuser is no cutter.
+        cutter = cutter_options(database, tmp_path)
+        command.say('cutter = "pay-db"', CUTTER.format(cutter=cutter))
+        report = command("check", token=site.server.root.token, code=6).stdout
+        assert "too wide           cutter pay-db: postgres has attributes, and needs none" in report
+        assert "missing            cutter pay-db: postgres may not call lockstep's functions" in report
+        assert f"psql -v ON_ERROR_STOP=1 -d {database.database} -f deploy/vault/postgres/cutter.sql" in report
+        Path(cutter.password_file).unlink()
+        report = command("check", token=site.server.root.token, code=6).stdout
+        assert f"could not be seen  cutter pay-db: {cutter.password_file}" in report
+        assert database.password not in report
 
     def test_what_cannot_be_done_is_one_line(self, command: Command) -> None:
         assert "no operator's token" in command("setup", code=2).stderr

@@ -16,7 +16,7 @@ from broker.model.revocation import SelectorKind
 from broker.model.role import Revocability
 from broker.upkeep import STUCK_AFTER
 from lockstep.formats import Reason
-from tests.fakes.accounts import FakeVault
+from tests.fakes.accounts import FakeTarget, FakeVault
 from tests.support.house import House, Workload, role
 
 ROLES = (
@@ -247,6 +247,56 @@ class TestRevocation:
         assert nothing_left(vault)
         assert await house.settled(name)
         assert any(isinstance(item, Account) for item in house.stuck)
+
+    async def test_a_cutter_that_knows_no_login_of_what_is_out_confirms_nothing(self) -> None:
+        house, _ = await opened()
+        # Another database than the one that the backend makes logins at; or names that are not the instance's.
+        house.cutters["payments"] = elsewhere = FakeTarget()
+        workload = await house.attested()
+        answer = await workload.issue("db")
+        await workload.issue("kv")
+        other = await house.attested()
+        await other.issue("db")
+        name = await revoke(house, workload)
+        await house.tick(1)
+        assert await house.settled(name)
+        receipt = json.loads(await house.receipt(name))
+        (missed,) = (step for step in receipt["steps"] if step["name"] == "missed")
+        assert missed["detail"] == "payments: found no login of the instance, and 1 must be there"
+        assert "cut" not in {step["name"] for step in receipt["steps"]}
+        (unconfirmed,) = receipt["unconfirmed"]
+        assert unconfirmed["lease"] == answer.lease.id
+        assert "cutter payments found no login" in unconfirmed["what"]
+        assert "lockstep-broker vault check" in unconfirmed["what"]
+        (alarm,) = house.alarms
+        assert alarm.startswith("cutter payments: found no login")
+        # It is not asked for ever, and told once.
+        assert elsewhere.calls.count("cut") == 4
+        await revoke(house, other)
+        await house.tick(1)
+        assert len(house.alarms) == 1
+
+    async def test_a_cutter_that_finds_what_an_earlier_cut_took_confirms_it(self) -> None:
+        house, vault = await opened()
+        workload = await house.attested()
+        await workload.issue("db")
+        # As another process that ended before it could write down that it did.
+        await vault.target.cut(workload.id)
+        name = await revoke(house, workload)
+        await house.tick(1)
+        assert json.loads(await house.receipt(name))["unconfirmed"] == []
+        assert house.alarms == []
+
+    async def test_a_cutter_finds_nothing_of_what_was_given_back(self) -> None:
+        house, _ = await opened()
+        workload = await house.attested()
+        answer = await workload.issue("db")
+        await house.issuer.give_back(workload.caller(), answer.lease.id)
+        await house.tick(1)
+        name = await revoke(house, workload)
+        await house.tick(1)
+        assert json.loads(await house.receipt(name))["unconfirmed"] == []
+        assert house.alarms == []
 
     async def test_the_shortest_way_does_not_wait_for_a_round(self) -> None:
         house, vault = await opened()

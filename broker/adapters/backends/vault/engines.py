@@ -36,6 +36,11 @@ class Engine:
     strongest: Revocability
     lives: bool = False
 
+    @property
+    def kind(self) -> str:
+        """The engine as Vault calls it; `name` may go on with what of it is meant."""
+        return self.name.partition(" ")[0]
+
 
 def _engine(
     name: str,
@@ -55,10 +60,11 @@ ENGINES: Final[Mapping[str, Engine]] = {
         _engine("database", Method.READ, _AT_TARGET),
         _engine("rabbitmq", Method.READ, _AT_TARGET),
         _engine("ldap", Method.READ, _AT_TARGET),
-        _engine("kubernetes", Method.WRITE, _AT_TARGET, lives=True),
         _engine("pki", Method.WRITE, _UNTIL, lives=True),
         _engine("ssh", Method.WRITE, _UNTIL, lives=True),
-        # Users that they make can be dropped; tokens that they fetch cannot: the role says which it is.
+        # Accounts that they make can be dropped; tokens that they fetch of one that was there cannot: the role says
+        # which it is.
+        _engine("kubernetes", Method.WRITE, _UNTIL, _AT_TARGET, lives=True),
         _engine("aws", Method.READ, _UNTIL, _AT_TARGET),
         _engine("azure", Method.READ, _UNTIL, _AT_TARGET),
         _engine("gcp", Method.READ, _UNTIL, _AT_TARGET),

@@ -21,8 +21,8 @@ class Act:
     """One change. `words` follow ``bao`` (or ``vault``); `stdin` is what they read.
 
     `path` and `body` are the same as one POST. Where `path` is empty it is for a
-    person alone: `by_hand` is then a shell line, ``{tool}`` in it the command, or a
-    comment where no command helps.
+    person alone: `by_hand` is then a shell line, ``{tool}`` in it the command and
+    ``${NAME:?}`` what only that person knows, or a comment where no command helps.
     """
 
     what: str
@@ -40,8 +40,13 @@ class Act:
         return f"{line} <<'EOF'\n{self.stdin}EOF" if self.stdin else line
 
 
+def say(name: str) -> str:
+    """What only a person knows, in a line for a shell: nothing is done before it is said."""
+    return f'"${{{name}:?}}"'
+
+
 def plan(wanted: Wanted) -> tuple[Act, ...]:
-    """Everything that a server needs for this configuration but engines and their roles, in order."""
+    """Everything that a server needs for this configuration but engines (`acts_engines`), in order."""
     return (
         broker_policy(wanted),
         *((credentials_policy(wanted), token_role(wanted)) if wanted.uses else ()),
@@ -119,9 +124,10 @@ def login_role(wanted: Wanted) -> Iterator[Act]:
         return
     # Who may log in, only a person knows.
     bound = {
-        "kubernetes": "bound_service_account_names=SERVICE_ACCOUNT bound_service_account_namespaces=NAMESPACE",
-        "jwt": "role_type=jwt user_claim=sub bound_audiences=AUDIENCE bound_subject=SUBJECT",
-        "cert": "certificate=@CA.pem allowed_uri_sans=SPIFFE_ID",
+        "kubernetes": f"bound_service_account_names={say('SERVICE_ACCOUNT')} "
+        f"bound_service_account_namespaces={say('NAMESPACE')}",
+        "jwt": f"role_type=jwt user_claim=sub bound_audiences={say('AUDIENCE')} bound_subject={say('SUBJECT')}",
+        "cert": f"certificate=@{say('CLIENT_CA')} allowed_uri_sans={say('SPIFFE_ID')}",
     }[login.method]
     yield Act(what, by_hand=f"{{tool}} write {login.path} {bound} {shlex.join(_pairs(common))}")
 
@@ -150,24 +156,23 @@ def login_files(login: Login) -> Iterator[Act]:
         yield Act(f"file {login.files.get(key, what)}", by_hand=line)
 
 
-def engine(mount: str, name: str) -> Act:
-    """A secrets engine, mounted; `name` as the configuration calls it, empty where nobody said."""
-    kind = {"kv": "-version=2 kv", "generic": "ENGINE"}.get(name, name or "ENGINE")
-    return Act(f"engine {mount}", by_hand=f"{{tool}} secrets enable -path={shlex.quote(mount)} {kind}")
+def no_standby_reads(product: str) -> Act:
+    """Only the active node answers; `product` is ``openbao`` or ``vault``."""
+    setting = "disable_standby_reads" if product == "openbao" else "disable_performance_standby"
+    return Act(
+        "server", by_hand=f"# in the configuration file of every node, then restart it: {setting} = true"
+    )
 
 
-def engine_role(where: str, name: str) -> Act:
-    """An engine's role, as far as it can be said without knowing what it is for."""
-    files = "deploy/vault/postgres"
-    body = {
-        "database": f"db_name=CONNECTION creation_statements=@{files}/creation.sql "
-        f"revocation_statements=@{files}/revocation.sql default_ttl=1h max_ttl=24h",
-        "pki": "allowed_domains=DOMAIN allow_subdomains=true no_store=false",
-        "rabbitmq": """vhosts='{"/":{"read":"QUEUE"}}'""",
-    }.get(name)
-    if not where or not body:
-        return Act("engine", by_hand="# make the engine's role: docs/vault.md, Engines")
-    return Act(f"role {where}", by_hand=f"{{tool}} write {shlex.quote(where)} {body}")
+def request_duration(seconds: float) -> Act:
+    """No request lasts longer."""
+    line = f'max_request_duration = "{seconds:g}s"'
+    return Act("server", by_hand=f"# in every listener of every node's file, then restart it: {line}")
+
+
+def node_settings(wanted: Wanted, product: str) -> tuple[Act, ...]:
+    """What no command changes: the files of the nodes."""
+    return (no_standby_reads(product), request_duration(wanted.max_request))
 
 
 def forbid(policy: str, path: str) -> Act:

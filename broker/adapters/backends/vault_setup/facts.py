@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from broker.adapters.backends.vault_setup.acl import View
+from broker.model.account import TargetFault
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class Facts:
     """By path of a role: whether the engine has what it asks for."""
     usernames: Mapping[str, str | Unseen] = field(default_factory=dict)
     """By database connection (``MOUNT/config/NAME``) that roles with a cutter use: its template for names."""
+    targets: Mapping[str, tuple[TargetFault, ...] | Unseen] = field(default_factory=dict)
+    """By cutter: what it says is wrong at its target."""
     gates: tuple[Gate, ...] = ()
     own_refused: str = ""
     """Why the server refused the broker's login; empty where it did not."""

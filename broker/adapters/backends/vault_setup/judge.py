@@ -10,6 +10,7 @@ from broker.adapters.backends.vault_setup.judge_login import judge_login
 from broker.adapters.backends.vault_setup.judge_paths import judge_paths
 from broker.adapters.backends.vault_setup.judge_policies import judge_policies
 from broker.adapters.backends.vault_setup.judge_server import judge_server
+from broker.adapters.backends.vault_setup.judge_targets import judge_targets
 from broker.adapters.backends.vault_setup.wanted import Wanted
 
 
@@ -20,9 +21,15 @@ def judge(wanted: Wanted, facts: Facts) -> tuple[Finding, ...]:
         *judge_login(wanted, facts),
         *judge_server(wanted, facts),
         *judge_paths(wanted, facts),
+        *judge_targets(wanted, facts),
     ]
     order = list(Level)
     return tuple(sorted(found, key=lambda finding: order.index(finding.level)))
+
+
+def worst(findings: Sequence[Finding]) -> Level:
+    """How bad the worst of them is; what could not be seen may be anything, and is no good."""
+    return min((finding.level for finding in findings), key=list(Level).index, default=Level.GOOD)
 
 
 def faulty(findings: Sequence[Finding]) -> bool:

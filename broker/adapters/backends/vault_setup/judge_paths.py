@@ -7,17 +7,13 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from broker.adapters.backends.vault_setup import acts
+from broker.adapters.backends.vault_setup import acts, acts_engines
 from broker.adapters.backends.vault_setup.acl import View
 from broker.adapters.backends.vault_setup.acts import Act
 from broker.adapters.backends.vault_setup.facts import Facts, Gate, Unseen
 from broker.adapters.backends.vault_setup.finding import ADMIN, BATCH, Finding, Level
-from broker.adapters.backends.vault_setup.wanted import Wanted, definition
-
-USERNAMES: Final = (
-    '{{ printf "ls-%s-%s" (.DisplayName | replace "token-" "" | truncate 40) (random 12) | lowercase }}'
-)
-"""Names of logins at a database: the instance, then something random."""
+from broker.adapters.backends.vault_setup.usernames import USERNAME_TEMPLATE, misnamed
+from broker.adapters.backends.vault_setup.wanted import Wanted
 
 _ORPHANS: Final = "makes tokens that belong to no entity"
 _ENABLES: Final = "writes entities, and enables what was disabled"
@@ -60,10 +56,11 @@ def _engines(wanted: Wanted, facts: Facts) -> Iterator[Finding]:
             case True:
                 yield Finding(key, Level.GOOD, what)
             case False if not _mounted(use.path, facts.mounts):
-                mend = acts.engine(use.mount, use.engine)
-                yield Finding(key, Level.MISSING, what, "no engine is mounted there", (mend,))
+                mends = (acts_engines.engine(use.mount, use.engine), *acts_engines.targets((use,)))
+                why = "no engine is mounted there"
+                yield Finding(key, Level.MISSING, what, why, (*mends, acts_engines.role(use)))
             case False:
-                mend = acts.engine_role(definition(use.path, use.engine), use.engine)
+                mend = acts_engines.role(use)
                 yield Finding(key, Level.MISSING, what, "the engine has no role of that name", (mend,))
 
 
@@ -77,12 +74,11 @@ def _usernames(facts: Facts) -> Iterator[Finding]:
         what = f"names of logins of {path}"
         if isinstance(template, Unseen):
             yield Finding(key, Level.UNSEEN, f"{what}: {template.why}", ADMIN)
-        elif "ls-" in template and ".DisplayName" in template:
-            yield Finding(key, Level.GOOD, f"{what} begin with the instance")
-        else:
-            why = "the cutter finds an instance's logins by the beginning of their names"
-            mend = Act(path, ("write", path, f"username_template={USERNAMES}"))
+        elif why := misnamed(template):
+            mend = Act(path, ("write", path, f"username_template={USERNAME_TEMPLATE}"))
             yield Finding(key, Level.MISSING, f"{what} do not begin with the instance", why, (mend,))
+        else:
+            yield Finding(key, Level.GOOD, f"{what} begin with the instance")
 
 
 def _gated(wanted: Wanted, facts: Facts) -> Iterator[Finding]:

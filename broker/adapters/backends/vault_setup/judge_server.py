@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from broker.adapters.backends.vault_setup import acts
 from broker.adapters.backends.vault_setup.acts import Act
 from broker.adapters.backends.vault_setup.facts import Facts, Unseen
 from broker.adapters.backends.vault_setup.finding import Finding, Level
@@ -38,10 +39,7 @@ def _version(facts: Facts) -> Finding:
 
 def _standbys(facts: Facts) -> Finding:
     key = "server.standby_reads"
-    setting = "disable_standby_reads" if facts.product == "openbao" else "disable_performance_standby"
-    mend = Act(
-        "server", by_hand=f"# in the configuration file of every node, then restart it: {setting} = true"
-    )
+    mend = acts.no_standby_reads(facts.product)
     match facts.standby_reads:
         case Unseen(why):
             return Finding(key, Level.UNSEEN, f"whether standbys answer reads ({why})", _STANDBY, (mend,))
@@ -52,8 +50,7 @@ def _standbys(facts: Facts) -> Finding:
 
 def _duration(wanted: Wanted, facts: Facts) -> Finding:
     key, seconds = "server.max_request_duration", wanted.max_request
-    line = f'max_request_duration = "{seconds:g}s"'
-    mend = Act("server", by_hand=f"# in every listener of every node's file, then restart it: {line}")
+    mend = acts.request_duration(seconds)
     match facts.max_request:
         case Unseen(why):
             return Finding(key, Level.UNSEEN, f"how long a request may last ({why})", _DURATION, (mend,))

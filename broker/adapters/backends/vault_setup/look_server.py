@@ -40,9 +40,12 @@ async def standby_reads(
 ) -> bool | Unseen:
     if product == "vault" and "ent" not in version:
         return False  # its standbys forward everything
+    # Whoever looks hears this, with a token or without: a server that is alone has no standbys.
     leader = await eyes.at_root().ask("GET", "sys/leader", token="")
+    if leader.body.get("ha_enabled") is False:
+        return False
     if isinstance(config, Unseen):
-        return False if leader.body.get("ha_enabled") is False else config
+        return config
     key = "disable_performance_standby" if product == "vault" else "disable_standby_reads"
     return config.get(key) is not True
 

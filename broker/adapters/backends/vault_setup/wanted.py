@@ -44,8 +44,9 @@ class Use:
     `verb` is how it is asked for: ``read``, or ``update`` where the engine wants
     parameters (pki, ssh, kubernetes). `leases` is False where nothing hangs on it
     (KV), `swept` True where every lease below the path is ours and is taken back.
-    `cutter` says that one ends its logins at the database. `mount` and `engine`
-    are the engine's, as the configuration has them.
+    `cutter` names what ends its logins at the database. `mount` and `engine` are
+    the engine's, as the configuration has them, `target` where the workload is told
+    to go with it.
     """
 
     role: str
@@ -53,9 +54,15 @@ class Use:
     verb: Literal["read", "update"] = "read"
     leases: bool = True
     swept: bool = True
-    cutter: bool = False
+    cutter: str = ""
     mount: str = ""
     engine: str = ""
+    target: Mapping[str, str | int] = field(default_factory=dict)
+
+    @property
+    def verb_of_path(self) -> str:
+        """What the path asks the engine for: ``creds``, ``issue``, ``sts`` …"""
+        return self.path.split("/")[-2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +111,10 @@ def uses_of(options: VaultOptions, roles: Mapping[str, Mapping[str, Any]]) -> tu
                 "update" if found.method is Method.WRITE else "read",
                 leases=found.engine.name != "kv",
                 swept=found.revocability is Revocability.AT_TARGET,
-                cutter="cutter" in parameters,
+                cutter=str(parameters.get("cutter", "")),
                 mount=found.mount,
-                engine=found.engine.name,
+                engine=found.engine.kind,
+                target=dict(parameters.get("target", {})),
             )
         )
     return tuple(uses)
