@@ -1,4 +1,4 @@
--- Three roles for Lockstep and Vault (or OpenBao) at PostgreSQL 15, 16 and 17. Run once a cluster, as a superuser:
+-- Three roles for Lockstep and Vault (or OpenBao) at PostgreSQL 15 to 18. Run once a cluster, as a superuser:
 --
 --   psql -v ON_ERROR_STOP=1 -f roles.sql
 --   psql -c '\password lockstep_vault' -c '\password lockstep_cutter'       (or let them come with client certificates)

@@ -33,7 +33,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.slow
 async def test_no_login_survives_a_storm(postgres_ground: PostgresGround, cutter: PostgresCutter) -> None:
-    for _ in range(15):
+    for _ in range(5):
         attestation = ENTROPY.identifier("A", time.time())
         login = postgres_ground.login(attestation)
         with Storm([login] * 3) as storm:
