@@ -162,12 +162,12 @@ class PostgresCutter:
             row = await connection.fetchrow(query, argument)
             await connection.execute("COMMIT")
         except (*_GONE, *_ENDED) as error:
-            connection.terminate()
+            _drop(connection)
             await pool.expire_connections()
             raise _LostError(str(error)) from error
         except BaseException:
             # Whatever it was doing, it is not waited for.
-            connection.terminate()
+            _drop(connection)
             raise
         finally:
             await pool.release(connection)
@@ -214,6 +214,12 @@ class PostgresCutter:
 
 async def _nothing(connection: Any) -> None:
     """A connection keeps nothing, so that there is nothing to reset."""
+
+
+def _drop(connection: Any) -> None:
+    # One that the server has closed has left the pool by itself.
+    with contextlib.suppress(asyncpg.InterfaceError):
+        connection.terminate()
 
 
 def _prefix(attestation_id: str) -> str:
