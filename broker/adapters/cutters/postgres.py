@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 import asyncpg
@@ -228,6 +228,12 @@ def _prefix(attestation_id: str) -> str:
     return f"ls-{attestation_id}"
 
 
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
 def _why(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "the database does not answer"
@@ -242,4 +248,7 @@ def _why(error: Exception) -> str:
     )
     if isinstance(error, known):
         return "the login may not call lockstep's functions; run: deploy/vault/postgres/cutter.sql"
+    if any(isinstance(cause, asyncpg.ProtocolViolationError) for cause in _causes(error)):
+        # With this PgBouncer answers whatever it does not do.
+        return "a pooler before the database refuses: it must know the login, in session or transaction mode"
     return "the database cannot be reached"
