@@ -61,8 +61,9 @@ class PostgresCutter:
     that a pooler in transaction mode may stand between. Of the workloads'
     sessions behind a pooler, those at the server end and no new one begins;
     what the pooler keeps is its clients' connections, on which every statement
-    now fails. A pooler that comes to the server as one user for everybody hides
-    whose sessions are whose: there is nothing to cut then.
+    now fails (in transaction mode when its ``query_wait_timeout`` is over). A
+    pooler that comes to the server as one user for everybody hides whose
+    sessions are whose: there is nothing to cut then.
     """
 
     def __init__(

@@ -11,9 +11,11 @@
 --   auth_query = SELECT login, verifier FROM lockstep.pooled($1)
 --
 -- Each login then comes to the server as itself, in session and in transaction mode, and is asked for anew whenever
--- somebody logs in: once it was cut, PgBouncer does not know it any more, and the server connections that it keeps are
--- sessions, which end. Where it comes to the server as one user for everybody (user= in [databases]), nobody can tell
--- whose sessions are whose: a login that was cut is refused by neither, until its lease is gone. Do not do that.
+-- somebody logs in. Once it was cut, PgBouncer does not know it any more, and the server connections that it keeps for it
+-- are sessions like any others, which end. In transaction mode the client's own connection stays open until its next
+-- statement, which waits for a server connection in vain and then fails: after query_wait_timeout (120 s where nothing
+-- else is said; 5 s will do). Never let it come to the server as one user for everybody (user= in [databases]): nobody can
+-- tell whose sessions are whose then, and none is ended.
 --
 -- The broker's own cutter may come through it in session or transaction mode (lockstep_cutter in auth_file); in statement
 -- mode it is refused. Straight to the server is better: a cut should wait for nobody's pool.
