@@ -3,6 +3,8 @@
 --
 --   psql -v ON_ERROR_STOP=1 -d DATABASE -f cutter.sql
 --
+-- The cutter may also come to a database of its own, where PUBLIC has nothing that it could use: apart.sql.
+--
 -- Logins are named ls-ATTESTATION-RANDOM by Vault's username template (README.md). A prefix is ls-ATTESTATION: letters,
 -- a dash, letters and digits. Whatever is not of that form is refused, so that no call reaches another kind of name, and
 -- one attestation's prefix never covers another's: after it come exactly one dash and letters or digits to the end.
