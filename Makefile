@@ -40,7 +40,7 @@ demo-vault: setup ## the same with a database login from a real OpenBao: an open
 	@$(BIN)/python examples/demo/vault.py
 
 .PHONY: test
-test: setup lint types contracts protos-check ## everything that must hold before a change lands
+test: setup servers lint types contracts protos-check ## everything that must hold before a change lands
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 ##@ While you work
@@ -70,8 +70,12 @@ contracts: setup ## the one arrow: who may import whom (import-linter)
 bench: setup ## the benchmarks (see benchmarks/)
 	@$(BIN)/python -m benchmarks
 
+.PHONY: servers
+servers: ## what tests want and no wheel has: PgBouncer and PostgreSQL 15, unpacked from Debian's packages into .servers
+	@tools/servers .servers
+
 .PHONY: matrix
-matrix: ## the test suite on every supported Python that is here
+matrix: servers ## the test suite on every supported Python that is here
 	@for version in 3.11 3.12 3.13; do \
 	  python=$$(tools/python $$version) || { echo "== Python $$version: not here, skipped"; continue; }; \
 	  echo "== Python $$version: $$python"; \
@@ -110,7 +114,7 @@ lock: setup ## take new versions into the lock files (UPGRADE=--upgrade for the 
 
 .PHONY: clean
 clean: ## remove what make made: environments, caches, build output
-	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-* .servers .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf .coverage .coverage.* htmlcov build dist protos/dist clients/python/dist
 	find . -name .git -prune -o -type d -name __pycache__ -exec rm -rf {} +
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,12 +34,33 @@ def ground(openbao_server: OpenBao, tmp_path: Path) -> Ground:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[Postgres]:
-    """One PostgreSQL. Roles belong to the whole server: name them uniquely. Whoever stops it takes one of their own."""
-    from tests.support.postgres import postgres
+def postgres_servers() -> Iterator[Callable[[int], Postgres]]:
+    """One PostgreSQL of each version that is asked for; where it is not on this machine, the test is skipped."""
+    import contextlib
 
-    with postgres() as server:
+    from tests.support.postgres import postgres
+    from tests.support.programs import Absent
+
+    started: dict[int, Postgres] = {}
+    with contextlib.ExitStack() as ends:
+
+        def server(version: int) -> Postgres:
+            if version not in started:
+                try:
+                    started[version] = ends.enter_context(postgres(version=version))
+                except Absent as absent:
+                    pytest.skip(str(absent))
+            return started[version]
+
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server(postgres_servers: Callable[[int], Postgres]) -> Postgres:
+    """One PostgreSQL. Roles belong to the whole server: name them uniquely. Whoever stops it takes one of their own."""
+    from tests.support.programs import POSTGRES
+
+    return postgres_servers(POSTGRES)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +13,17 @@ from broker.adapters.cutters.postgres import PostgresCutter
 from broker.model.account import Remains
 from tests.contract.cutter_suite import CutterSuite
 from tests.fakes.cutter import FakeCutter
+from tests.support.programs import postgres_versions
 
 if TYPE_CHECKING:
-    from tests.support.postgres import Login
+    from tests.support.postgres import Login, Postgres
     from tests.support.postgres_ground import PostgresGround
+
+
+@pytest.fixture(scope="session", params=postgres_versions())
+def postgres_server(request: pytest.FixtureRequest, postgres_servers: Callable[[int], Postgres]) -> Postgres:
+    """One of each version."""
+    return postgres_servers(request.param)
 
 
 class Database:

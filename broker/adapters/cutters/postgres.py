@@ -7,7 +7,7 @@ import contextlib
 import re
 import shlex
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 import asyncpg
@@ -67,8 +67,9 @@ class PostgresCutter:
     that a pooler in transaction mode may stand between. Of the workloads'
     sessions behind a pooler, those at the server end and no new one begins;
     what the pooler keeps is its clients' connections, on which every statement
-    now fails. A pooler that comes to the server as one user for everybody hides
-    whose sessions are whose: there is nothing to cut then.
+    now fails (in transaction mode when its ``query_wait_timeout`` is over). A
+    pooler that comes to the server as one user for everybody hides whose
+    sessions are whose: there is nothing to cut then.
     """
 
     def __init__(
@@ -185,12 +186,12 @@ class PostgresCutter:
             row = await connection.fetchrow(query, *arguments)
             await connection.execute("COMMIT")
         except (*_GONE, *_ENDED) as error:
-            connection.terminate()
+            _drop(connection)
             await pool.expire_connections()
             raise _LostError(str(error)) from error
         except BaseException:
             # Whatever it was doing, it is not waited for.
-            connection.terminate()
+            _drop(connection)
             raise
         finally:
             await pool.release(connection)
@@ -248,10 +249,22 @@ def _psql(database: str, statement: str) -> str:
     return shlex.join(("psql", "-d", database, "-c", statement))
 
 
+def _drop(connection: Any) -> None:
+    # One that the server has closed has left the pool by itself.
+    with contextlib.suppress(asyncpg.InterfaceError):
+        connection.terminate()
+
+
 def _prefix(attestation_id: str) -> str:
     if _ATTESTATION.fullmatch(attestation_id) is None:
         raise InvalidRequest("not the id of an attestation")
     return f"ls-{attestation_id}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def _why(error: Exception) -> str:
@@ -268,4 +281,7 @@ def _why(error: Exception) -> str:
     )
     if isinstance(error, known):
         return f"the login may not call lockstep's functions; run: {SHIPPED}"
+    if any(isinstance(cause, asyncpg.ProtocolViolationError) for cause in _causes(error)):
+        # With this PgBouncer answers whatever it does not do.
+        return "a pooler before the database refuses: it must know the login, in session or transaction mode"
     return "the database cannot be reached"

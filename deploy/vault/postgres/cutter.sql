@@ -3,6 +3,8 @@
 --
 --   psql -v ON_ERROR_STOP=1 -d DATABASE -f cutter.sql
 --
+-- The cutter may also come to a database of its own, where PUBLIC has nothing that it could use: apart.sql.
+--
 -- Logins are named ls-ATTESTATION-RANDOM by Vault's username template (README.md). A prefix is ls-ATTESTATION: letters,
 -- a dash, letters and digits. Whatever is not of that form is refused, so that no call reaches another kind of name, and
 -- one attestation's prefix never covers another's: after it come exactly one dash and letters or digits to the end.
@@ -99,7 +101,8 @@ AS $$ SELECT lockstep.end_matching(lockstep.logins_of(prefix)) $$;
 
 -- What is left of an attestation: logins that can log in, and sessions. `starting` names sessions that nobody can tell
 -- whose they are: past the check of the login (they hold or await the lock of their database) and not yet in
--- pg_stat_activity. Only one that was among them when LOGIN was taken away can be a login that was.
+-- pg_stat_activity; from 18 on they stand there, of no user yet. Only one that was among them when LOGIN was taken away
+-- can be a login that was.
 CREATE OR REPLACE FUNCTION lockstep.look(prefix text, OUT logins integer, OUT sessions integer, OUT starting text[])
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -107,7 +110,6 @@ AS $$
 DECLARE
     pattern CONSTANT text := lockstep.logins_of(prefix);
     held text[];
-    heirs integer[];
 BEGIN
     SELECT pg_catalog.count(*) INTO logins FROM pg_catalog.pg_roles r WHERE r.rolcanlogin AND r.rolname ~ pattern;
     -- Locks before sessions: who comes out of the one list in between stands in the other.
@@ -122,7 +124,7 @@ BEGIN
     FROM pg_catalog.unnest(held) h
     WHERE NOT EXISTS (
         SELECT FROM pg_catalog.pg_stat_activity a
-        WHERE a.pid = pg_catalog.split_part(h, ':', 1)::integer
+        WHERE a.pid = pg_catalog.split_part(h, ':', 1)::integer AND a.usesysid <> 0
     );
 END
 $$;

@@ -1,10 +1,11 @@
--- Three roles for Lockstep and Vault (or OpenBao) at PostgreSQL 15, 16 and 17. Run once a cluster, as a superuser:
+-- Three roles for Lockstep and Vault (or OpenBao) at PostgreSQL 15 to 18. Run once a cluster, as a superuser:
 --
 --   psql -v ON_ERROR_STOP=1 -f roles.sql
---   psql -c '\password lockstep_vault' -c '\password lockstep_cutter'       (or let them come with client certificates)
+--   psql -c '\password lockstep_vault' -c '\password lockstep_cutter'       (client certificates are better: apart.sql)
 --
 -- lockstep_vault   Vault's database admin: makes logins and drops them. No superuser, no other attribute.
--- lockstep_cutter  the broker's own login: may call three functions (cutter.sql) and nothing else.
+-- lockstep_cutter  the broker's own login: may call three functions (cutter.sql) and nothing else that PUBLIC may not.
+--                  apart.sql takes from it what PUBLIC may, in a database of its own.
 -- lockstep_ender   nobody logs in as it and nobody is a member: it owns the function that ends sessions.
 BEGIN;
 

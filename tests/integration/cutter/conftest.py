@@ -1,16 +1,18 @@
-"""A cutter at the shared PostgreSQL, and ids that no other test has."""
+"""A cutter at PostgreSQL, of every version that is here, and ids that no other test has."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from broker.adapters.cutters.postgres import PostgresCutter
 from broker.adapters.entropy import SystemEntropy
+from tests.support.postgres import Postgres
 from tests.support.postgres_ground import PostgresGround, cutter_options
+from tests.support.programs import postgres_versions
 
 HERE = Path(__file__).parent
 
@@ -20,6 +22,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.integration)
+
+
+@pytest.fixture(scope="session", params=postgres_versions())
+def postgres_server(request: pytest.FixtureRequest, postgres_servers: Callable[[int], Postgres]) -> Postgres:
+    """One of each version."""
+    return postgres_servers(request.param)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.slow
 async def test_no_login_survives_a_storm(postgres_ground: PostgresGround, cutter: PostgresCutter) -> None:
-    for _ in range(15):
+    for _ in range(5):
         attestation = ENTROPY.identifier("A", time.time())
         login = postgres_ground.login(attestation)
         with Storm([login] * 3) as storm:
@@ -196,22 +196,20 @@ async def test_sessions_that_hold_wait_and_work_are_ended(
     postgres_ground: PostgresGround, cutter: PostgresCutter, attestation: str, other: str
 ) -> None:
     login = postgres_ground.login(attestation)
-    bystander = postgres_ground.login(other).connect()
     with contextlib.ExitStack() as ends:
-        ends.enter_context(contextlib.closing(bystander))
-        idle, waits, works = (ends.enter_context(contextlib.closing(login.connect())) for _ in range(3))
-        idle.execute("BEGIN")
-        idle.execute("LOCK TABLE app.orders IN ACCESS EXCLUSIVE MODE")
-        failed: list[Exception] = []
+        bystander = ends.enter_context(contextlib.closing(postgres_ground.login(other).connect()))
+        # Held by one who is not cut: whoever waits for it goes on waiting, whatever else ends.
+        bystander.execute("SELECT pg_advisory_lock(1)")
+        holds, waits, works = (ends.enter_context(contextlib.closing(login.connect())) for _ in range(3))
+        holds.execute("BEGIN")
+        holds.execute("LOCK TABLE app.orders IN ACCESS EXCLUSIVE MODE")
 
         def run(session: psycopg.Connection, statement: str) -> None:
-            try:
+            with contextlib.suppress(psycopg.OperationalError):
                 session.execute(statement)
-            except psycopg.OperationalError as error:
-                failed.append(error)
 
         threads = [
-            threading.Thread(target=run, args=(waits, "SELECT count(*) FROM app.orders")),
+            threading.Thread(target=run, args=(waits, "SELECT pg_advisory_lock(1)")),
             threading.Thread(target=run, args=(works, "SELECT pg_sleep(120)")),
         ]
         for thread in threads:
@@ -222,6 +220,9 @@ async def test_sessions_that_hold_wait_and_work_are_ended(
         assert await cutter.cut(attestation) == Remains(0, 0)
         for thread in threads:
             await asyncio.to_thread(thread.join, PATIENCE)
-        assert len(failed) == 2
+            assert not thread.is_alive()
+        for session in (holds, waits, works):
+            with pytest.raises(psycopg.OperationalError):
+                session.execute("SELECT 1")
         bystander.execute("BEGIN")
         bystander.execute("LOCK TABLE app.orders IN ACCESS EXCLUSIVE MODE NOWAIT")
