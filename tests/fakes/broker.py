@@ -64,7 +64,8 @@ class Policy:
     """What a test turns. Times in seconds. `gate` may raise `Refused` for a method's short name.
 
     `rotates` gives a new secret with each renewal; `rotation` is (every, overlap)
-    of the role, as it is sent. `secret` makes the fields of a role's credential.
+    of the role, as it is sent. `secret` makes the fields of a lease's credential,
+    and `ended` hears of one that was given back.
     """
 
     attestation_ttl: float = 60.0
@@ -74,7 +75,8 @@ class Policy:
     rotates: bool = True
     rotation: tuple[float, float] | None = None
     parameters: Mapping[str, Any] = field(default_factory=lambda: {"audience": "api"})
-    secret: Callable[[str], Mapping[str, str]] | None = None
+    secret: Callable[[cr.Lease], Mapping[str, str]] | None = None
+    ended: Callable[[str], None] = lambda lease_id: None
     beats: bool = True
     nonce_every_call: bool = False
     mode: int = at.MODE_ENFORCE
@@ -337,7 +339,7 @@ class FakeBroker:
         if lease.role.endswith("-token"):
             return cr.Credential(token=f"canary-{secrets.token_hex(8)}")
         if self.policy.secret is not None:
-            return cr.Credential(fields=cr.SecretFields(values=dict(self.policy.secret(lease.role))))
+            return cr.Credential(fields=cr.SecretFields(values=dict(self.policy.secret(lease))))
         values = {"username": f"u-{secrets.token_hex(4)}", "password": f"canary-{secrets.token_hex(8)}"}
         return cr.Credential(fields=cr.SecretFields(values=values))
 
@@ -347,6 +349,7 @@ class FakeBroker:
             raise Refused(grpc.StatusCode.NOT_FOUND, "not_found")
         del self.leases[lease.lease_id]
         self.given_back.append(lease.lease_id)
+        self.policy.ended(lease.lease_id)
         lease.state = cr.LEASE_STATE_REVOKED
         return cr.RevokeLeaseResponse(lease=lease)
 

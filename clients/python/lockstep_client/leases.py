@@ -169,9 +169,10 @@ class LiveCredential:
     def dsn(self, scheme: str = "postgresql", **query: str) -> Secret:
         """A connection URI with the login as it is now, and the target that the role names (RFC 3986).
 
-        `host`, `port` and `database` come from :attr:`parameters`; `query` is put
-        behind them, for example ``sslmode="verify-full"``. A secret: it has the
-        password in it. Raises `InvalidRequest` where the role names no host.
+        Everything that the role's `target` says is in it (:attr:`parameters`);
+        `query` is put behind it, for example ``application_name="pay"``, and
+        wins. A secret: it has the password in it. Raises `InvalidRequest` where
+        the role names no host, or says what libpq does not know.
         """
         user, password = self.login()
         return data_source(scheme, user, password, self.parameters, query, self._role)
