@@ -7,7 +7,7 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,18 +54,29 @@ class Instance:
     spki: bytes
     code_set: bytes
     roles: list[str]
+    evidence: int = 1
+    """How often it has brought some."""
     statements: list[ev.EvidenceStatement] = field(default_factory=list)
 
 
 @dataclass
 class Policy:
-    """What a test turns. Times in seconds. `gate` may raise `Refused` for a method's short name."""
+    """What a test turns. Times in seconds. `gate` may raise `Refused` for a method's short name.
+
+    `rotates` gives a new secret with each renewal; `rotation` is (every, overlap)
+    of the role, as it is sent. `secret` makes the fields of a lease's credential,
+    and `ended` hears of one that was given back.
+    """
 
     attestation_ttl: float = 60.0
     lease_ttl: float = 60.0
     grace: float = 30.0
     then: str = "drop"
     rotates: bool = True
+    rotation: tuple[float, float] | None = None
+    parameters: Mapping[str, Any] = field(default_factory=lambda: {"audience": "api"})
+    secret: Callable[[cr.Lease], Mapping[str, str]] | None = None
+    ended: Callable[[str], None] = lambda lease_id: None
     beats: bool = True
     nonce_every_call: bool = False
     mode: int = at.MODE_ENFORCE
@@ -85,6 +96,9 @@ class FakeBroker:
         self.instances: dict[str, Instance] = {}
         self.leases: dict[str, cr.Lease] = {}
         self.requests: dict[str, list[str]] = {}
+        self.renewed: list[str] = []
+        self.given_back: list[str] = []
+        self._granted: dict[str, int] = {}
         self.reports: list[de.Detection] = []
         self.identities: list[str] = []
         self.log: list[rv.RevocationEvent] = []
@@ -232,7 +246,10 @@ class FakeBroker:
         attestation_id = f"A-{len(self.identities)}"
         if not request.dry_run:
             self.instances[attestation_id] = Instance(
-                request.instance_key.spki, statement.code_set_digest, list(request.roles), [statement]
+                request.instance_key.spki,
+                statement.code_set_digest,
+                list(request.roles),
+                statements=[statement],
             )
         return self._standing(
             at.AttestResponse(attestation_id="" if request.dry_run else attestation_id), request.roles
@@ -245,6 +262,7 @@ class FakeBroker:
             raise denied("stale_evidence")
         instance.code_set = statement.code_set_digest
         instance.statements.append(statement)
+        instance.evidence += 1
         return self._standing(at.ReattestResponse(), instance.roles)
 
     def _standing(self, answer: Any, roles: Any) -> Message:
@@ -274,7 +292,7 @@ class FakeBroker:
         self.instance(request.attestation_id)
         self.requests.setdefault(request.role, []).append(request.request_id)
         lease = cr.Lease(
-            lease_id=f"L-{len(self.leases) + 1}",
+            lease_id=f"L-{sum(map(len, self.requests.values()))}",
             attestation_id=request.attestation_id,
             role=request.role,
             mode=self.policy.mode,
@@ -283,34 +301,55 @@ class FakeBroker:
             revocability=cr.REVOCABILITY_INSTANT,
             possession_required=self.policy.possession,
         )
-        answer = cr.IssueCredentialResponse(lease=self._extend(lease), credential=self._secret(lease))
-        answer.parameters.update({"audience": "api"})
+        answer = cr.IssueCredentialResponse(
+            lease=self._extend(lease), credential=self._secret(lease), rotation=self._rotation()
+        )
+        answer.parameters.update(dict(self.policy.parameters))
         return answer
 
     def renew(self, request: cr.RenewLeaseRequest) -> Message:
         lease = self.leases.get(request.lease_id)
         if lease is None or lease.attestation_id != request.attestation_id:
-            raise denied("lease_ended")
-        answer = cr.RenewLeaseResponse(lease=self._extend(lease))
+            raise Refused(grpc.StatusCode.NOT_FOUND, "not_found")
+        if self.instance(request.attestation_id).evidence <= self._granted[lease.lease_id]:
+            raise denied("stale_evidence")
+        self.renewed.append(lease.lease_id)
+        answer = cr.RenewLeaseResponse(lease=self._extend(lease), rotation=self._rotation())
         if self.policy.rotates:
             answer.credential.CopyFrom(self._secret(lease))
         return answer
+
+    def _rotation(self) -> cr.Rotation | None:
+        if self.policy.rotation is None:
+            return None
+        every, overlap = Duration(), Duration()
+        every.FromNanoseconds(int(self.policy.rotation[0] * 1e9))
+        overlap.FromNanoseconds(int(self.policy.rotation[1] * 1e9))
+        return cr.Rotation(every=every, overlap=overlap)
 
     def _extend(self, lease: cr.Lease) -> cr.Lease:
         lease.state = cr.LEASE_STATE_ACTIVE
         lease.expires_in.FromNanoseconds(int(self.policy.lease_ttl * 1e9))
         lease.expires_at.FromNanoseconds(int((time.time() + self.policy.lease_ttl) * 1e9))
         self.leases[lease.lease_id] = lease
+        self._granted[lease.lease_id] = self.instance(lease.attestation_id).evidence
         return lease
 
     def _secret(self, lease: cr.Lease) -> cr.Credential:
         if lease.role.endswith("-token"):
             return cr.Credential(token=f"canary-{secrets.token_hex(8)}")
+        if self.policy.secret is not None:
+            return cr.Credential(fields=cr.SecretFields(values=dict(self.policy.secret(lease))))
         values = {"username": f"u-{secrets.token_hex(4)}", "password": f"canary-{secrets.token_hex(8)}"}
         return cr.Credential(fields=cr.SecretFields(values=values))
 
     def give_back(self, request: cr.RevokeLeaseRequest) -> Message:
-        lease = self.leases.pop(request.lease_id)
+        lease = self.leases.get(request.lease_id)
+        if lease is None or lease.attestation_id != request.attestation_id:
+            raise Refused(grpc.StatusCode.NOT_FOUND, "not_found")
+        del self.leases[lease.lease_id]
+        self.given_back.append(lease.lease_id)
+        self.policy.ended(lease.lease_id)
         lease.state = cr.LEASE_STATE_REVOKED
         return cr.RevokeLeaseResponse(lease=lease)
 

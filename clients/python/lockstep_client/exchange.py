@@ -101,11 +101,12 @@ class Exchange:
         asked_at = self._clock.steady()
         request = credential_pb2.RenewLeaseRequest(attestation_id=attestation_id, lease_id=held.lease_id)
         answer = self._transport.unary(methods.RENEW, request, self.caller, 2 * CALL_TIMEOUT)
-        token, fields = held.token, held.fields
+        token, fields, issued = held.token, held.fields, held.issued
         if answer.HasField("credential"):
             token, fields = _secrets(answer.credential)
+            issued = asked_at
         renewed = _held(answer.lease, token, fields, held.parameters, asked_at)
-        return _rotating(replace(renewed, issued=held.issued), answer.rotation)
+        return _rotating(replace(renewed, issued=issued), answer.rotation)
 
     def give_back(self, attestation_id: str, lease_id: str, timeout: float) -> None:
         """Ends a lease early."""

@@ -137,7 +137,7 @@ class Keeper:
             return
         if self._reporting and self._holding.revoked is None:
             self._reporter.flush(_LAST_WORDS)
-        if give_back and self._holding.revoked is None and self._holding.held():
+        if give_back and self._holding.revoked is None and self._upkeep.owes():
             try:
                 self._submit(lambda: self._upkeep.give_back(CLOSE_TIMEOUT)).result(CLOSE_TIMEOUT)
             except (LockstepError, TimeoutError):

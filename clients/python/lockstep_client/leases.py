@@ -104,6 +104,16 @@ class LiveCredential:
         """How soon it can be taken back: ``instant``, ``at_target``, ``until_expiry`` or ``never``."""
         return self._connection.held(self._role).revocability
 
+    @property
+    def rotate_every(self) -> float:
+        """Seconds after which a new secret takes the place of this one; 0 where the role does not rotate."""
+        return self._connection.held(self._role).rotate_every
+
+    @property
+    def overlap(self) -> float:
+        """Seconds that a secret lives on after a rotation, beside the new one."""
+        return self._connection.held(self._role).overlap
+
     def http_headers(self, method: str, url: str, *, nonce: str | None = None) -> dict[str, str]:
         """Headers for one HTTP request with the token (RFC 6750; with a DPoP proof, RFC 9449, where it is bound).
 
@@ -159,9 +169,10 @@ class LiveCredential:
     def dsn(self, scheme: str = "postgresql", **query: str) -> Secret:
         """A connection URI with the login as it is now, and the target that the role names (RFC 3986).
 
-        `host`, `port` and `database` come from :attr:`parameters`; `query` is put
-        behind them, for example ``sslmode="verify-full"``. A secret: it has the
-        password in it. Raises `InvalidRequest` where the role names no host.
+        Everything that the role's `target` says is in it (:attr:`parameters`);
+        `query` is put behind it, for example ``application_name="pay"``, and
+        wins. A secret: it has the password in it. Raises `InvalidRequest` where
+        the role names no host, or says what libpq does not know.
         """
         user, password = self.login()
         return data_source(scheme, user, password, self.parameters, query, self._role)

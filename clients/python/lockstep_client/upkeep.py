@@ -9,18 +9,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+from lockstep.formats import Reason
 from lockstep_client import schedule
 from lockstep_client.clock import Clock
 from lockstep_client.errors import Denied, LockstepError, Revoked, Unavailable
 from lockstep_client.exchange import Exchange, needs_new_attestation
 from lockstep_client.holding import Attestation, Held, Holding
 from lockstep_client.messages import fresh_id
+from lockstep_client.replaced import Replaced
 
 log = logging.getLogger("lockstep")
 
 NEVER = float("inf")
-OVER_WITHIN = 5.0
-"""Seconds to give back what was replaced."""
 
 
 class Upkeep:
@@ -46,8 +46,7 @@ class Upkeep:
         self._attested = attested
         self._rotated = rotated
         self._pending: dict[str, str] = {}
-        # What was replaced and lives on for its overlap: the lease without its secret, and until when.
-        self._outgoing: list[tuple[Held, float]] = []
+        self._replaced = Replaced(exchange, clock)
         self._attempt = 0
         self._refused = False
         self.due = NEVER
@@ -71,12 +70,7 @@ class Upkeep:
         attestation = self._holding.attestation
         if attestation is None or self._clock.steady() >= attestation.ends:
             attestation = self.attest()
-        try:
-            return self._issue(attestation, role)
-        except Denied as error:
-            if isinstance(error, Revoked) or not needs_new_attestation(error):
-                raise
-            return self._issue(self.attest(), role)
+        return self._issue_anyhow(attestation, role)
 
     def refresh(self) -> None:
         """Attest again and renew what is held; plans the next time, also after a failure. Raises `Revoked`."""
@@ -103,15 +97,24 @@ class Upkeep:
             self._attempt, self._refused = 0, False
             self._plan()
 
+    def owes(self) -> bool:
+        """True while there is a lease to give back."""
+        return bool(self._holding.held() or self._replaced.leases())
+
     def give_back(self, within: float) -> None:
-        """End every lease early, as far as `within` seconds suffice."""
+        """End every lease early, also what was replaced, as far as `within` seconds suffice. Raises `Unavailable`."""
         attestation = self._holding.attestation
         deadline = self._clock.steady() + within
-        for held in (*self._holding.held(), *(old for old, _ in self._outgoing)):
+        for held in (*self._holding.held(), *self._replaced.leases()):
             left = deadline - self._clock.steady()
             if attestation is None or left <= 0:
                 return
-            self._exchange.give_back(attestation.id, held.lease_id, left)
+            try:
+                self._exchange.give_back(attestation.id, held.lease_id, left)
+            except Unavailable:
+                raise
+            except LockstepError:
+                pass  # it has ended already, or was of an earlier attestation
 
     def _issue(self, attestation: Attestation, role: str) -> Held:
         request_id = self._pending.setdefault(role, fresh_id())
@@ -128,6 +131,15 @@ class Upkeep:
         self._plan()
         return held
 
+    def _issue_anyhow(self, attestation: Attestation, role: str) -> Held:
+        """Under a new attestation, where the broker no longer knows this one."""
+        try:
+            return self._issue(attestation, role)
+        except LockstepError as error:
+            if isinstance(error, (Revoked, Unavailable)) or not needs_new_attestation(error):
+                raise
+            return self._issue(self.attest(), role)
+
     def _renew_all(self, attestation: Attestation) -> None:
         try:
             fresh = self._exchange.reattest(attestation.id)
@@ -136,7 +148,7 @@ class Upkeep:
             if isinstance(error, (Revoked, Unavailable)) or not needs_new_attestation(error):
                 raise
             fresh = self.attest()
-        self._outgoing = [kept for old in self._outgoing if (kept := self._keep(fresh, *old)) is not None]
+        missed: LockstepError | None = self._replaced.tend(fresh)
         # Silence may have dropped secrets: every role that was ever asked for is held again.
         held = {item.role: item for item in self._holding.held()}
         doomed = self._holding.doomed
@@ -144,54 +156,49 @@ class Upkeep:
             if role in doomed:
                 continue
             try:
-                self._renew(fresh, role, held.get(role))
+                self._renew(self._holding.attestation or fresh, role, held.get(role))
             except Denied as error:
                 if isinstance(error, Revoked):
                     raise
                 log.error("%s is not renewed, nor asked for again: %s", role, error)
                 self._holding.doom((role,), error)
+            except LockstepError as error:
+                if isinstance(error, Unavailable) and error.reason != Reason.BACKEND_UNAVAILABLE:
+                    raise
+                missed = error  # the broker is there: other roles need not wait for one role's backend
+        if missed is not None:
+            raise missed
 
     def _renew(self, attestation: Attestation, role: str, held: Held | None) -> None:
         if held is not None and held.renewable and self._clock.steady() < held.ends:
-            try:
-                renewed = self._exchange.renew(attestation.id, held)
-                if self._holding.put(renewed) and not _same_secret(renewed, held):
-                    self._rotated(role)
+            renewed = self._longer(attestation, held)
+            if renewed is not None:
                 if self._clock.steady() >= renewed.rotates:
                     self._rotate(attestation, renewed)
                 return
-            except LockstepError as error:
-                if isinstance(error, (Revoked, Unavailable)):
-                    raise
-                log.info("%s cannot be renewed, a new one is issued: %s", role, error)
         elif held is None and self._ended_for_good(role):
             return
-        self._issue(attestation, role)
+        self._issue_anyhow(attestation, role)
         self._rotated(role)
+
+    def _longer(self, attestation: Attestation, held: Held) -> Held | None:
+        """The same lease, renewed; None where that is refused. Raises `Revoked`, `Unavailable`."""
+        try:
+            renewed = self._exchange.renew(attestation.id, held)
+        except LockstepError as error:
+            if isinstance(error, (Revoked, Unavailable)):
+                raise
+            log.info("%s cannot be renewed, a new one is issued: %s", held.role, error)
+            return None
+        if self._holding.put(renewed) and not _same_secret(renewed, held):
+            self._rotated(held.role)
+        return renewed
 
     def _rotate(self, attestation: Attestation, held: Held) -> None:
         """A new secret takes the place of one that lives on for its overlap."""
-        self._issue(attestation, held.role)
-        self._outgoing.append((held.bare(), self._clock.steady() + held.overlap))
+        self._issue_anyhow(attestation, held.role)
+        self._replaced.add(held)
         self._rotated(held.role)
-
-    def _keep(self, attestation: Attestation, old: Held, until: float) -> tuple[Held, float] | None:
-        """Renew what was replaced, or give it back when its overlap is over; None once it is gone."""
-        now = self._clock.steady()
-        if now >= old.ends:
-            return None
-        try:
-            if now >= until:
-                self._exchange.give_back(attestation.id, old.lease_id, OVER_WITHIN)
-                return None
-            return self._exchange.renew(attestation.id, old).bare(), until
-        except LockstepError as error:
-            if isinstance(error, Revoked):
-                raise
-            if isinstance(error, Unavailable):
-                return old, until
-            log.info("the old credential for %s ends by itself: %s", old.role, error)
-            return None
 
     def _ended_for_good(self, role: str) -> bool:
         try:
@@ -210,11 +217,10 @@ class Upkeep:
         doomed = self._holding.doomed
         lives = [(attestation.ends, attestation.lifetime)]
         lives += [(item.ends, item.lifetime) for item in self._holding.held() if item.role not in doomed]
-        lives += [(item.ends, item.lifetime) for item, _ in self._outgoing]
         drawn = schedule.luck()
         turns = [ends - lifetime + schedule.renew_after(lifetime, drawn) for ends, lifetime in lives]
         turns += [item.rotates for item in self._holding.held() if item.role not in doomed]
-        turns += [until for _, until in self._outgoing]
+        turns += self._replaced.turns(drawn)
         self.due = max(self._clock.steady() + schedule.SHORTEST, min(turns))
 
 

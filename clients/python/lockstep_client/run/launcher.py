@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from lockstep_client.errors import (
     EXIT_UNAVAILABLE,
     ConfigurationError,
     Denied,
+    InvalidRequest,
     LockstepError,
     Revoked,
     Unavailable,
@@ -37,11 +39,12 @@ from lockstep_client.holding import Attestation, Revocation
 from lockstep_client.leases import LiveCredential
 from lockstep_client.measure import statement
 from lockstep_client.run.child import FORWARDED, Child
-from lockstep_client.run.handover import Handover, handover, private_folder
+from lockstep_client.run.handover import Handover, private_folder
 from lockstep_client.run.links import Links, Seen
 from lockstep_client.run.measured import ChildMeasure
 from lockstep_client.run.program import Plan, resolve
 from lockstep_client.run.reactions import Act, Reaction
+from lockstep_client.run.ways import handover
 from lockstep_client.settings import Settings
 
 LOOK_AGAIN_AFTER = 1.0
@@ -66,7 +69,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something happened: `kind` is wanted, ended, revoked, rotated, silent, leave or signal."""
+    """Something happened: `kind` is wanted, ended, revoked, rotated, lapsed, silent, leave or signal."""
 
     kind: str
     number: int = 0
@@ -162,6 +165,8 @@ class Launcher:
                 elif event.kind == "rotated":
                     if self._rotated(way) == _AGAIN:
                         return _AGAIN
+                elif event.kind == "lapsed" and event.run == self._run:
+                    self._give(way)
                 elif event.kind == "silent":
                     way.take_back()  # given again with the next secret
                 elif event.kind == "leave":
@@ -179,7 +184,7 @@ class Launcher:
             if error.reason in _APPROVABLE:
                 self._say_next(error.decision)
             return EXIT_DENIED
-        except ConfigurationError:
+        except (ConfigurationError, InvalidRequest):
             raise
         except LockstepError as error:
             self._say(f"unavailable: {error}")
@@ -195,6 +200,7 @@ class Launcher:
         self._credential = credential = LiveCredential(connection, role)
         credential.on_rotated(lambda: self._events.put(Event("rotated")))
         self._say_granted(attestation, credential)  # before the program has it, and speaks itself
+        self._warn_of_rotation(way, credential)
         way.give(credential)
         links.approve(measure.appraised())
         links.go()
@@ -255,15 +261,29 @@ class Launcher:
         reaction = self._options.on_rotated
         if reaction.act is Act.RESTART:
             return _AGAIN  # another process is another instance, which proves itself
-        try:
-            way.give(self._credential)
-        except (Revoked, Unavailable):
-            return None  # its own event follows
+        if not self._give(way):
+            return None
         if reaction.act is Act.SIGNAL and self._child is not None:
             self._child.signal(reaction.signal)
         elif reaction.act is Act.COMMAND:
-            self._command(reaction)
+            # Beside the events: a revocation does not wait for somebody's script.
+            threading.Thread(target=self._command, args=(reaction,), daemon=True).start()
         return None
+
+    def _give(self, way: Handover) -> bool:
+        """What is valid now; False where nothing is."""
+        if self._credential is None or self._revoked:
+            return False
+        try:
+            way.give(self._credential)
+        except (Revoked, Unavailable):
+            return False  # its own event follows
+        pause = way.lapses()
+        if pause is not None:
+            lapse = threading.Timer(pause, self._events.put, (Event("lapsed", run=self._run),))
+            lapse.daemon = True
+            lapse.start()
+        return True
 
     def _taken_back(self, revocation: Revocation, way: Handover) -> int | None:
         self._revoked = True
@@ -325,9 +345,26 @@ class Launcher:
         if len(unseen) > _SHOWN:
             self._say(f"  unseen: {len(unseen) - _SHOWN} more")
 
+    def _warn_of_rotation(self, way: Handover, credential: LiveCredential) -> None:
+        every, overlap = credential.rotate_every, credential.overlap
+        if not every or way.follows or self._options.on_rotated.act is not Act.NOTHING:
+            return
+        self._say(
+            f"{credential.role} rotates every {_span(every)}, and a running program learns nothing of it by "
+            f"--output {self._options.output}: its login ends {_span(overlap)} after that"
+        )
+        self._say("  next: --on-rotated restart, or an output that follows: file, pgservice")
+
     def _say_next(self, decision: str) -> None:
         if decision:
             self._say(f"  next: lockstep manifest approve --from {decision}")
+
+
+def _span(seconds: float) -> str:
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= length and seconds % length == 0:
+            return f"{seconds / length:g} {unit}"
+    return f"{seconds:g} s"
 
 
 def stderr_line(text: str) -> None:
