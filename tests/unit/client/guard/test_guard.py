@@ -13,7 +13,6 @@ import pytest
 
 from lockstep_client.guard import Observation
 from lockstep_client.guard.outbox import MOST_WAITING, Outbox
-from lockstep_client.guard.programs import started
 
 
 def digest(data: bytes) -> str:
@@ -218,18 +217,3 @@ def test_the_queue_is_bounded_and_says_what_it_lost() -> None:
     assert outbox.flush(10)
     assert missed == [outbox.lost, outbox.lost]  # said again, since nobody listened
     outbox.stopped = True
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["/bin/true"], [("exec", "/bin/true")]),
-        (["/bin/sh", "-c", "rm x"], [("exec", "/bin/sh"), ("generated_code", "rm x")]),
-        (["/bin/sh", "-ec", "rm x"], [("exec", "/bin/sh"), ("generated_code", "rm x")]),
-        (["/usr/bin/perl", "-e", "1"], [("exec", "/usr/bin/perl"), ("generated_code", "1")]),
-        (["/bin/sh", "/etc/passwd"], [("exec", "/bin/sh"), ("script", "/etc/passwd")]),
-        (["/bin/cat", "/etc/passwd"], [("exec", "/bin/cat")]),
-    ],
-)
-def test_programs_and_what_they_are_told(arguments: list[str], expected: list[tuple[str, str]]) -> None:
-    assert [(item.kind, item.path or item.text) for item in started(arguments[0], arguments)] == expected
