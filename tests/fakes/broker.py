@@ -29,6 +29,7 @@ from lockstep.v1 import revocation_pb2 as rv
 from tests.fakes.tls import ServerFiles
 
 LOG_ID = "log-1"
+LARGEST_REPORT = 64 * 1024
 
 
 class Refused(Exception):
@@ -83,6 +84,8 @@ class Policy:
     possession: bool = False
     status: int = at.ATTESTATION_STATUS_AFFIRMING
     gate: Callable[[str], None] = lambda method: None
+    reads: Callable[[de.Detection], None] = lambda detection: None
+    """May raise `Refused` for one report, as a broker that cannot read it."""
 
 
 class FakeBroker:
@@ -395,10 +398,15 @@ class FakeBroker:
 
     def report(self, first: de.ReportRequest, later: Iterator[bytes], context: Any) -> Iterator[Message]:
         for body in later:
+            if len(body) > LARGEST_REPORT:
+                raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "too_large")
             request = de.ReportRequest.FromString(body)
             if request.WhichOneof("message") == "heartbeat":
                 self.lost += request.heartbeat.lost
+                self.changed()
+                yield de.ReportResponse(seq=request.heartbeat.seq)
                 continue
+            self.policy.reads(request.detection)
             self.reports.append(request.detection)
             self.changed()
             yield de.ReportResponse(

@@ -16,7 +16,7 @@ from typing import Never, Self, TypeVar
 
 import tenacity
 
-from lockstep_client.client import guarded_connection, persistence
+from lockstep_client.client import guarded_connection, loser, persistence
 from lockstep_client.connection import LEAVE_WITHIN, Connection, OnRevoked
 from lockstep_client.errors import Unavailable
 from lockstep_client.evidence import EvidenceSource
@@ -109,7 +109,7 @@ class Connecting:
             await asyncio.to_thread(connection.close)
             raise
         if self._guarding is not None:
-            self._guarding.tell(connection.report)
+            self._guarding.tell(connection.report, loser(connection))
         return Lockstep(connection)
 
 

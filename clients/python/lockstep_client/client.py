@@ -78,7 +78,7 @@ def connect(
         connection.close()
         raise
     if guarding is not None:
-        guarding.tell(connection.report)
+        guarding.tell(connection.report, loser(connection))
     return Lockstep(connection)
 
 
@@ -155,6 +155,11 @@ def guarded_connection(
     if guarding is not None:
         guarding.watch()
     return connection
+
+
+def loser(connection: Connection) -> Callable[[int], None]:
+    """How a guard says that it lost something: to this process's own part of a connection."""
+    return lambda count: connection.parts().keeper.lose(count)
 
 
 def persist(attempt: Callable[[], T], wait: float) -> T:

@@ -12,15 +12,20 @@ M = TypeVar("M")
 
 
 class EvidenceSource(Protocol):
-    """Collects sealed evidence. Called on the keeper's thread, one call at a time."""
+    """Measures, then seals. Called on the keeper's thread, one call at a time.
 
-    def collect(
-        self, nonce: bytes, key: InstanceKey, *, whole: bool
-    ) -> Sequence[evidence_pb2.SealedEvidence]:
+    Two steps, since a challenge lives for seconds: what takes its time is done
+    before it is asked for.
+    """
+
+    def measure(self, *, whole: bool) -> None:
         """Measure now. `whole`: everything (Attest); otherwise what was added since the last `settle`."""
 
+    def seal(self, nonce: bytes, key: InstanceKey) -> Sequence[evidence_pb2.SealedEvidence]:
+        """What was measured last, bound to one challenge; quick, and may be asked for again."""
+
     def settle(self) -> None:
-        """The broker has recorded what was collected last: later additions name it as their base."""
+        """The broker has recorded what was sealed last: later additions name it as their base."""
 
     def unseen(self) -> Sequence[str]:
         """What the last measurement could not see, one line each, for people."""
@@ -45,17 +50,21 @@ class Measured(Generic[M]):
         self._describe = describe
         self._base: M | None = None
         self._last: M | None = None
+        self._upon: M | None = None
 
-    def collect(
-        self, nonce: bytes, key: InstanceKey, *, whole: bool
-    ) -> Sequence[evidence_pb2.SealedEvidence]:
-        """One item, sealed."""
-        base = None if whole else self._base
-        self._last = self._measure(base)
-        return (key.seal(self._state(self._last, nonce, key.thumbprint, base)),)
+    def measure(self, *, whole: bool) -> None:
+        """On top of the base, or of nothing."""
+        self._upon = None if whole else self._base
+        self._last = self._measure(self._upon)
+
+    def seal(self, nonce: bytes, key: InstanceKey) -> Sequence[evidence_pb2.SealedEvidence]:
+        """One item."""
+        if self._last is None:
+            return ()
+        return (key.seal(self._state(self._last, nonce, key.thumbprint, self._upon)),)
 
     def settle(self) -> None:
-        """What was collected last is the new base."""
+        """What was sealed last is the new base."""
         self._base = self._last
 
     def unseen(self) -> Sequence[str]:

@@ -54,13 +54,14 @@ class Exchange:
     def attest(self, roles: Iterable[str] = (), *, dry_run: bool = False) -> Attestation:
         """Identity and the whole code set. Raises `Denied`, `Unavailable`, `ConfigurationError`."""
         wanted = tuple(roles)
+        self._evidence.measure(whole=True)
 
         def ask(nonce: bytes) -> attestation_pb2.AttestResponse:
             request = messages.attest(
                 self.key,
                 identity=messages.identity_proof(self._identity()),
                 nonce=nonce,
-                evidence=self._evidence.collect(nonce, self.key, whole=True),
+                evidence=self._evidence.seal(nonce, self.key),
                 roles=wanted,
                 dry_run=dry_run,
             )
@@ -73,13 +74,14 @@ class Exchange:
 
     def reattest(self, attestation_id: str) -> Attestation:
         """Fresh identity, fresh nonce, and what was loaded since."""
+        self._evidence.measure(whole=False)
 
         def ask(nonce: bytes) -> attestation_pb2.ReattestResponse:
             request = messages.reattest(
                 attestation_id,
                 identity=messages.identity_proof(self._identity()),
                 nonce=nonce,
-                evidence=self._evidence.collect(nonce, self.key, whole=False),
+                evidence=self._evidence.seal(nonce, self.key),
             )
             return self._transport.unary(methods.REATTEST, request, self.caller, ATTEST_TIMEOUT)
 
@@ -114,7 +116,10 @@ class Exchange:
         self._transport.unary(methods.REVOKE_LEASE, request, self.caller, timeout)
 
     def _challenged(self, ask: Callable[[bytes], A]) -> tuple[float, A]:
-        """A fresh nonce, then the call; once more where the nonce was lost on the way (a lost answer spends it)."""
+        """A fresh nonce, then the call; once more where the nonce was lost on the way (a lost answer spends it).
+
+        It lives for 30 s: what is asked with it has been measured before.
+        """
         for last in (False, True):
             challenge = self._transport.unary(
                 methods.GET_CHALLENGE, messages.challenge(self.key), Anonymous()

@@ -46,7 +46,9 @@ class Guarding:
         self._approved = Approved()
         self._lock = threading.Lock()
         self._early: list[Observation] | None = []
+        self._early_lost = 0
         self._tell: Callable[[Observation], None] | None = None
+        self._lose: Callable[[int], None] | None = None
 
     def evidence(self) -> EvidenceSource:
         """Evidence at level *self*: what this process has loaded, as it sees itself."""
@@ -61,25 +63,42 @@ class Guarding:
         from lockstep_client.guard import Guard, GuardMode
 
         mode = GuardMode.ENFORCE if self._use == "enforce" else GuardMode.REPORT
-        Guard(self._seen, self._approved, mode=mode, cache=self._cache).install()
+        Guard(self._seen, self._approved, mode=mode, cache=self._cache, missed=self._missed).install()
+        os.register_at_fork(after_in_child=self._after_fork)
 
-    def tell(self, report: Callable[[Observation], None]) -> None:
-        """The broker has the baseline: from here on, and first what waited."""
+    def tell(self, report: Callable[[Observation], None], lose: Callable[[int], None]) -> None:
+        """The broker has the baseline: from here on, and first what waited. `lose` hears how much was lost."""
         with self._lock:
-            waiting, self._early, self._tell = self._early or [], None, report
+            waiting, self._early, self._tell, self._lose = self._early or [], None, report, lose
+            lost, self._early_lost = self._early_lost, 0
         for observation in waiting:
             if observation.digest not in self._approved:
                 report(observation)
+        if lost:
+            lose(lost)
 
     def _seen(self, observation: Observation) -> None:
         with self._lock:
             if self._early is not None:
                 if len(self._early) < _EARLY:
                     self._early.append(observation)
+                else:
+                    self._early_lost += 1
                 return
             tell = self._tell
         if tell is not None:
             tell(observation)
+
+    def _missed(self, count: int) -> None:
+        with self._lock:
+            lose = self._lose
+            if lose is None:
+                self._early_lost += count
+                return
+        lose(count)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()  # the parent's thread may have held it
 
     def _measure(self, base: Measurement | None) -> Measurement:
         from lockstep_client.measure import measure_self

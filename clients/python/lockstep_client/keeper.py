@@ -117,11 +117,13 @@ class Keeper:
 
     def report(self, observation: Observation) -> None:
         """Tell the broker what a guard saw; at once, and again until it has been taken."""
-        with self._starting:
-            if not self._reporting:
-                self._reporting = True
-                self._reporter.thread.start()
+        self._begin_reporting()
         self._reporter.report(observation)
+
+    def lose(self, count: int) -> None:
+        """Tell the broker that so many observations of a guard were lost."""
+        self._begin_reporting()
+        self._reporter.lose(count)
 
     def flush_reports(self, timeout: float) -> bool:
         """Wait until the broker has taken every report; False after `timeout` seconds."""
@@ -205,6 +207,7 @@ class Keeper:
             try:
                 self._upkeep.refresh()
                 self._watch.thread.kick()
+                self._reporter.thread.kick()
             except Revoked as error:
                 self._taking.over(error)
 
@@ -234,6 +237,12 @@ class Keeper:
         self._upkeep.soon(0.0)
 
     # --- anywhere ----------------------------------------------------------------------------------------
+
+    def _begin_reporting(self) -> None:
+        with self._starting:
+            if not self._reporting:
+                self._reporting = True
+                self._reporter.thread.start()
 
     def _attested(self) -> None:
         self._watch.thread.restart()

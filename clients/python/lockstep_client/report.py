@@ -2,61 +2,30 @@
 
 from __future__ import annotations
 
-import datetime as dt
+import logging
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from lockstep.v1 import detection_pb2
 from lockstep_client import methods
 from lockstep_client.callers import Caller
-from lockstep_client.errors import LockstepError
+from lockstep_client.errors import InvalidRequest, LockstepError
 from lockstep_client.messages import fresh_id
+from lockstep_client.observed import Observation, Outcome, bare, detection_of
 from lockstep_client.streaming import StreamThread
 from lockstep_client.transport import Stream, Transport
 from lockstep_client.words import word
+
+__all__ = ["Observation", "Outcome", "Reporter"]
+
+log = logging.getLogger("lockstep")
 
 HEARTBEAT_EVERY = 5.0
 """Seconds between heartbeats on an idle stream."""
 MOST_WAITING = 1024
 """Reports that may wait for their acknowledgement; beyond it they are counted as lost, which is said."""
 _Reply = detection_pb2.ReportResponse
-
-
-class Observation(Protocol):
-    """Code that ran or was about to, as a guard saw it.
-
-    `kind` is a word of ``DetectionKind`` (``module``, ``generated_code``, …),
-    `digest` a SHA-256 (32 bytes) or empty, `size` in bytes, `observed_at` in
-    seconds since the epoch, UTC.
-    """
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def digest(self) -> bytes: ...
-    @property
-    def path(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def observed_at(self) -> float: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What the broker decided about one report: `state` and `reason` as on the wire, in lower case."""
-
-    event_id: str
-    state: str
-    reason: str
-    decision: str
 
 
 class Reporter:
@@ -70,6 +39,7 @@ class Reporter:
         denied: Callable[[LockstepError], None],
     ) -> None:
         self._decided = decided
+        self._denied = denied
         self._lock = threading.Lock()
         self._waiting: OrderedDict[int, detection_pb2.Detection] = OrderedDict()
         self._arrived = threading.Event()
@@ -77,21 +47,19 @@ class Reporter:
         self._seq = 0
         self._lost = 0
         self._instance = fresh_id()
-        self.thread = StreamThread("lockstep-report", transport, methods.REPORT, who, self._begin, denied)
+        self._session: ReportSession | None = None
+        self.thread = StreamThread(
+            "lockstep-report", transport, methods.REPORT, who, self._begin, self._refused
+        )
 
     def report(self, observation: Observation) -> None:
-        """Queue one observation; never blocks, never raises."""
-        detection = detection_pb2.Detection(
-            event_id=fresh_id(),
-            kind=_kind(observation.kind),
-            observed_at=_stamp(observation.observed_at),
-            object=detection_pb2.DetectionObject(
-                digest=observation.digest,
-                path=observation.path,
-                size=observation.size,
-                name=observation.name,
-            ),
-        )
+        """Queue one observation; never blocks, never raises: what cannot be told is counted as lost."""
+        try:
+            detection = detection_of(observation)
+        except Exception:  # a door: what is no observation must not silence the next one
+            log.exception("an observation could not be told, and is counted as lost")
+            self.lose(1)
+            return
         with self._lock:
             if len(self._waiting) >= MOST_WAITING:
                 self._lost += 1
@@ -101,13 +69,16 @@ class Reporter:
                 self._waiting[self._seq] = detection
         self._arrived.set()
 
+    def lose(self, count: int) -> None:
+        """Say that so many observations never came here."""
+        with self._lock:
+            self._lost += count
+        self._arrived.set()
+
     def flush(self, timeout: float) -> bool:
         """Wait until everything queued has been acknowledged; False after `timeout` seconds."""
         with self._acknowledged:
             return self._acknowledged.wait_for(lambda: not self._waiting, timeout)
-
-    def _begin(self, attestation_id: str) -> ReportSession:
-        return ReportSession(self, attestation_id)
 
     def opening(self, attestation_id: str) -> detection_pb2.ReportRequest:
         """The message that opens a stream."""
@@ -125,11 +96,15 @@ class Reporter:
                     return detection_pb2.ReportRequest(detection=detection)
         return None
 
-    def heartbeat(self) -> detection_pb2.ReportRequest:
-        """Says how many reports were lost since the last one."""
+    def lost(self) -> int:
+        """How many observations were lost and have not been owned up to."""
         with self._lock:
-            lost, self._lost = self._lost, 0
-            return detection_pb2.ReportRequest(heartbeat=detection_pb2.Heartbeat(seq=self._seq, lost=lost))
+            return self._lost
+
+    def owned(self, count: int) -> None:
+        """The broker has heard of so many losses."""
+        with self._lock:
+            self._lost -= count
 
     def wait(self, timeout: float) -> None:
         """For something new."""
@@ -149,6 +124,28 @@ class Reporter:
             state = word(detection_pb2.DetectionState, answer.state, "DETECTION_STATE_")
             self._decided(Outcome(done.event_id, state, answer.reason, answer.decision_id))
 
+    def _begin(self, attestation_id: str) -> ReportSession:
+        self._session = ReportSession(self, attestation_id)
+        return self._session
+
+    def _refused(self, error: LockstepError) -> None:
+        self._denied(error)
+        # Answers come in order: the oldest that was sent and not answered is the one that the broker cannot read.
+        if isinstance(error, InvalidRequest) and self._session is not None and self._shed(self._session.sent):
+            self.thread.kick()
+
+    def _shed(self, sent: int) -> bool:
+        """Take what may have offended out of the oldest report, then the report: the next ones must get through."""
+        with self._acknowledged:
+            oldest = next(iter(self._waiting), None)
+            if oldest is None or oldest > sent:
+                return False
+            if not bare(self._waiting[oldest]):
+                del self._waiting[oldest]
+                self._lost += 1
+                self._acknowledged.notify_all()
+            return True
+
 
 class ReportSession:
     """One stream of it: everything that is not acknowledged, from the start."""
@@ -157,6 +154,9 @@ class ReportSession:
         self._reporter = reporter
         self._attestation_id = attestation_id
         self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._owning: deque[int] = deque()
+        self.sent = 0
         self.healthy = False
 
     def first(self) -> detection_pb2.ReportRequest:
@@ -165,20 +165,24 @@ class ReportSession:
 
     def later(self, cancel: Callable[[], None]) -> Iterator[detection_pb2.ReportRequest]:
         """Reports as they come; a heartbeat where none does."""
-        sent = 0
         while not self._ended.is_set():
-            request = self._reporter.after(sent, self._attestation_id)
+            request = self._reporter.after(self.sent, self._attestation_id)
             if request is not None:
-                sent = request.detection.seq
+                self.sent = request.detection.seq
                 yield request
                 continue
-            yield self._reporter.heartbeat()
+            yield self._heartbeat()
             self._reporter.wait(HEARTBEAT_EVERY)
 
     def take(self, answer: _Reply, stream: Stream[_Reply]) -> bool:
-        """An acknowledgement."""
+        """An acknowledgement: of a report, or of a heartbeat, which has no outcome."""
         self.healthy = True
-        self._reporter.acknowledge(answer)
+        if answer.state != detection_pb2.DETECTION_STATE_UNSPECIFIED:
+            self._reporter.acknowledge(answer)
+            return False
+        with self._lock:
+            heard = self._owning.popleft() if self._owning else 0
+        self._reporter.owned(heard)
         return False
 
     def end(self) -> None:
@@ -186,14 +190,9 @@ class ReportSession:
         self._ended.set()
         self._reporter.wake()
 
-
-def _kind(word: str) -> detection_pb2.DetectionKind.ValueType:
-    name = f"DETECTION_KIND_{word.upper()}"
-    known = name in detection_pb2.DetectionKind.keys()  # noqa: SIM118 - an enum wrapper, no mapping
-    return detection_pb2.DetectionKind.Value(name) if known else detection_pb2.DETECTION_KIND_UNSPECIFIED
-
-
-def _stamp(seconds: float) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(dt.datetime.fromtimestamp(seconds, dt.UTC))
-    return stamp
+    def _heartbeat(self) -> detection_pb2.ReportRequest:
+        """Owns up to what was lost; until the answer is there, the next stream says it again."""
+        with self._lock:
+            lost = max(0, self._reporter.lost() - sum(self._owning))
+            self._owning.append(lost)
+        return detection_pb2.ReportRequest(heartbeat=detection_pb2.Heartbeat(seq=self.sent, lost=lost))

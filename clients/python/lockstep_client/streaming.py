@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
@@ -16,10 +17,13 @@ from lockstep_client.errors import LockstepError, Unavailable
 from lockstep_client.methods import Method
 from lockstep_client.transport import Stream, Transport
 
+log = logging.getLogger("lockstep")
 A = TypeVar("A")
 
 IDLE = 2.0
 """Seconds between looks while there is nobody to be."""
+_REFUSED_FIRST = 1.0
+_REFUSED_MOST = 6.0
 
 
 class Session(Protocol[A]):
@@ -45,8 +49,10 @@ class StreamThread(Generic[A]):
     """Runs sessions until :meth:`stop`.
 
     `who` gives (attestation id, caller), or None while there is nobody to be.
-    `Unavailable` is tried again with growing pauses, other refusals go to
-    `denied` and wait for :meth:`kick`.
+    `Unavailable` is tried again with growing pauses. Other refusals go to
+    `denied` and are tried again too, with longer ones, or at once after a
+    :meth:`kick`: a stream that ended for good would be a silence that nobody
+    notices.
     """
 
     def __init__(
@@ -111,6 +117,7 @@ class StreamThread(Generic[A]):
             stream.cancel()
 
     def _run(self) -> None:
+        refusals = 0
         while not self._stopping.is_set():
             self._kicked.clear()
             who = None if self._paused.is_set() else self._who()
@@ -119,11 +126,18 @@ class StreamThread(Generic[A]):
                 continue
             try:
                 self._persist(*who)
+                refusals = 0
+                continue
             except Unavailable:
                 continue  # kicked while waiting: look who one is now
             except LockstepError as error:
                 self._denied(error)
-                self._kicked.wait()
+            except Exception:  # a door: whatever a session raises, the next one is begun
+                log.exception("%s failed and goes on", self._name)
+            refusals += 1
+            self._kicked.wait(
+                schedule.backoff(refusals, schedule.luck(), first=_REFUSED_FIRST, most=_REFUSED_MOST)
+            )
 
     def _persist(self, attestation_id: str, caller: Caller) -> None:
         """Sessions until one ends well; only `Unavailable` is tried again."""

@@ -43,7 +43,7 @@ class Sink(Protocol):
         """
 
     def denied(self, error: LockstepError) -> None:
-        """The broker refuses the watch; it is not tried again until it is kicked."""
+        """The broker refuses the watch; it is tried again in some seconds, and at once when it is kicked."""
 
 
 class Watch:

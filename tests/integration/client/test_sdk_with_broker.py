@@ -192,16 +192,31 @@ def test_status_says_whether_it_can_be_reached(dev: DevBroker) -> None:
     assert "LOCKSTEP_ADDRESS" in bare.stdout + bare.stderr
 
 
-def test_the_story_unapproved_code_ends_the_program(tmp_path: Path) -> None:
-    """Approved and running; then it imports a file that nobody approved."""
-    (tmp_path / "plugin.py").write_text("NAME = 'nobody approved me'\n")
+NOT_UTF8 = os.fsdecode(b"plugin_\xff.py")
+BY_PATH = (
+    "spec = importlib.util.spec_from_file_location('plugin', os.fsdecode(b'plugin_\\xff.py'))\n"
+    "spec.loader.exec_module(importlib.util.module_from_spec(spec))\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "act", "told"),
+    [
+        ("plugin.py", "import plugin\n", "reported  plugin"),
+        (NOT_UTF8, BY_PATH, "reported  "),
+        ("plugin.py", "exec(compile(open('plugin.py').read(), 'x' * 200_000, 'exec'))\n", "reported  "),
+    ],
+    ids=["an import", "a name that is not UTF-8", "an over-long name"],
+)
+def test_the_story_unapproved_code_ends_the_program(tmp_path: Path, name: str, act: str, told: str) -> None:
+    """Approved and running; then it runs a file that nobody approved."""
+    (tmp_path / name).write_text("NAME = 'nobody approved me'\n")
     program = tmp_path / "app.py"
     program.write_text(
-        "import os, sys\n"
+        "import importlib.util, os, sys, time\n"
+        f"os.chdir({str(tmp_path)!r})\n"
         "print(len(open(os.environ['LOCKSTEP_CREDENTIAL_FILE']).read()) > 9, flush=True)\n"
-        "sys.stdin.readline()\n"
-        "import plugin, time\n"
-        "time.sleep(60)\n"
+        "sys.stdin.readline()\n" + act + "time.sleep(60)\n"
     )
     command = ("run", "--role", "dev", "--", sys.executable, str(program))
     with broker(enforce=True) as dev:
@@ -221,7 +236,7 @@ def test_the_story_unapproved_code_ends_the_program(tmp_path: Path) -> None:
         _, err = process.communicate("\n", timeout=30)
         took = time.monotonic() - started
     assert process.returncode == 77, err
-    assert "reported  plugin" in err
+    assert told in err
     assert took < 10, err
 
 

@@ -8,14 +8,14 @@ import importlib._bootstrap_external as _external
 import os
 import time
 import zipimport
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from types import CodeType, FrameType
 from typing import Any, Final
 
 from lockstep_client.guard.generators import Generators, frames
 from lockstep_client.guard.observation import Approved, Observation
-from lockstep_client.guard.programs import started
+from lockstep_client.guard.programs import Started, started
 from lockstep_client.measure.hashing import HashCache
 
 Judgement = Callable[[tuple[Any, ...], FrameType | None], Iterator[Observation]]
@@ -71,9 +71,10 @@ class Judge:
             "open": self.open_file,
             "cpython.PyInterpreterState_New": self.interpreter,
             "subprocess.Popen": self.process,
-            "os.posix_spawn": self.process,
-            "os.exec": self.process,
+            "os.posix_spawn": self.spawn,
+            "os.exec": self.spawn,
             "os.system": self.shell,
+            "pty.spawn": self.terminal,
         }
 
     def compile(self, args: tuple[Any, ...], frame: FrameType | None) -> Iterator[Observation]:
@@ -163,19 +164,34 @@ class Judge:
         yield _seen("generated_code", b"", "", "subinterpreters: new interpreter", 0)
 
     def process(self, args: tuple[Any, ...], frame: FrameType | None) -> Iterator[Observation]:
-        """A program, and what an interpreter is told to run."""
-        for item in started(args[0], args[1]):
+        """A program in its own folder and environment, and what an interpreter is told to run."""
+        program, arguments, folder, environ = args
+        yield from self._started(started(program, arguments, folder, environ), frame)
+
+    def spawn(self, args: tuple[Any, ...], frame: FrameType | None) -> Iterator[Observation]:
+        """The same by a system call, which does not say whether a bare name is searched for."""
+        program, arguments, environ = args
+        yield from self._started(started(program, arguments, None, environ, searched=False), frame)
+
+    def shell(self, args: tuple[Any, ...], frame: FrameType | None) -> Iterator[Observation]:
+        """A command line for ``/bin/sh``."""
+        yield from self._started(started("/bin/sh", ["/bin/sh", "-c", args[0]]), frame)
+
+    def terminal(self, args: tuple[Any, ...], frame: FrameType | None) -> Iterator[Observation]:
+        """A program in a terminal of its own."""
+        yield from self._started(started(None, args[0]), frame)
+
+    def _started(self, items: Iterable[Started], frame: FrameType | None) -> Iterator[Observation]:
+        for item in items:
             if item.text:
                 data = item.text.encode("utf-8", "surrogateescape")
                 digest = sha256(data).digest()
                 if digest not in self._approved:
                     yield _seen("generated_code", digest, "", _where(frame), len(data))
-            else:
+            elif item.path:
                 yield from self._file(item.kind, item.path, os.path.basename(item.path))
-
-    def shell(self, args: tuple[Any, ...], frame: FrameType | None) -> Iterator[Observation]:
-        """A command line for ``/bin/sh``."""
-        yield from self.process(("/bin/sh", ["/bin/sh", "-c", args[0]]), frame)
+            else:
+                yield _seen(item.kind, b"", "", item.name, 0)
 
     def _archive(self, frame: FrameType, path: str, digest: bytes, size: int) -> Iterator[Observation]:
         for caller in frames(frame, 4):
@@ -191,8 +207,12 @@ class Judge:
     def _file(self, kind: str, path: str, name: str) -> Iterator[Observation]:
         try:
             found = self._cache.file(path)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return  # what is not there does not run, and says so itself
+        except OSError:
+            # It may run all the same: a program need not be readable to those who may start it.
+            yield _seen(kind, b"", os.path.abspath(path), name, 0)
+            return
         if found.whole not in self._approved:
             yield _seen(kind, found.whole, os.path.abspath(path), name, found.size)
 

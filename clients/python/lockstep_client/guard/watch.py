@@ -34,7 +34,8 @@ class Guard:
     that was fetched.
 
     `report` is called with each new observation on a thread of the guard's own,
-    at once; it must not block for long. The same code is told once.
+    at once; it must not block for long. The same code is told once. `missed`
+    hears how many could not be told or judged.
     """
 
     def __init__(
@@ -45,20 +46,21 @@ class Guard:
         mode: GuardMode = GuardMode.REPORT,
         generators: Generators | None = None,
         cache: HashCache | None = None,
+        missed: Callable[[int], None] = lambda _: None,
     ) -> None:
         """`generators` may compile text unreported, by default the known ones; `approved` may grow later."""
         cache = cache if cache is not None else HashCache()
         self._report = report
         self._enforces = mode is GuardMode.ENFORCE
         self._told: OrderedDict[tuple[str, bytes, str, str], None] = OrderedDict()
-        self._outbox = Outbox(report, Sweep(approved, cache, self._tell_from_sweep))
-        judge = Judge(approved, generators or Generators(), cache, lambda: self._outbox.put(None))
-        self._hook = _hook(judge.events(), self._tell, self._enforces)
+        self._outbox = Outbox(self._deliver, Sweep(approved, cache, self._tell_from_sweep), missed)
+        judge = Judge(approved, generators or Generators(), cache, self._want_sweep)
+        self._hook = _hook(judge.events(), self._tell, self._unjudged, self._enforces)
         self._installed = False
 
     @property
     def lost(self) -> int:
-        """Observations that could not be delivered."""
+        """Observations that could not be delivered, and events that could not be judged."""
         return self._outbox.lost
 
     def install(self) -> None:
@@ -75,22 +77,29 @@ class Guard:
         """Wait until everything seen has been reported; False after `timeout` seconds."""
         return self._outbox.flush(timeout)
 
+    def _want_sweep(self) -> None:
+        self._outbox.put(None)
+
     def _tell(self, observation: Observation) -> None:
-        if self._is_new(observation):
-            self._outbox.put(observation)
+        if self._is_new(observation) and not self._outbox.put(observation):
+            self._told.pop(_key(observation), None)
 
     def _tell_from_sweep(self, observation: Observation) -> None:
         if self._is_new(observation):
+            self._deliver(observation)
+
+    def _deliver(self, observation: Observation) -> None:
+        try:
             self._report(observation)
+        except BaseException:
+            self._told.pop(_key(observation), None)  # nobody was told: the next time is the first
+            raise
+
+    def _unjudged(self) -> None:
+        self._outbox.lost += 1
 
     def _is_new(self, observation: Observation) -> bool:
-        digest = observation.digest
-        key = (
-            observation.kind,
-            digest,
-            "" if digest else observation.path,
-            "" if digest else observation.name,
-        )
+        key = _key(observation)
         if key in self._told:
             return False
         self._told[key] = None
@@ -99,8 +108,19 @@ class Guard:
         return True
 
 
+def _key(observation: Observation) -> tuple[str, bytes, str, str]:
+    """What makes two observations the same news."""
+    digest = observation.digest
+    if digest:
+        return observation.kind, digest, "", ""
+    return observation.kind, b"", observation.path, observation.name
+
+
 def _hook(
-    events: Mapping[str, Judgement], tell: Callable[[Observation], None], enforces: bool
+    events: Mapping[str, Judgement],
+    tell: Callable[[Observation], None],
+    unjudged: Callable[[], None],
+    enforces: bool,
 ) -> Callable[[str, tuple[Any, ...]], None]:
     """The hook as a closure: what it needs is in its cells, not in a module that anybody can clear."""
     judgement_of = dict(events).get
@@ -128,6 +148,7 @@ def _hook(
             # A door: a fault of the hook's own must not break what is audited, unless nothing may pass unjudged.
             if enforces:
                 raise RuntimeError(f"the guard could not judge {event}") from error
+            unjudged()
         finally:
             inside.judging = False
 

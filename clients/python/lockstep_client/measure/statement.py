@@ -9,6 +9,8 @@ from lockstep.formats import UnitKind, code_set_digest
 from lockstep.v1 import evidence_pb2
 from lockstep_client.measure.model import CodeSetLike, Measurement, ProcessRef
 
+LONGEST_TEXT: Final = 4096
+"""Characters."""
 MEASURER: Final = f"lockstep-client (Python {platform.python_version()})"
 
 _KINDS: Final = {kind: evidence_pb2.UnitKind.Value(f"UNIT_KIND_{kind.name}") for kind in UnitKind}
@@ -47,14 +49,14 @@ def statement(
         unknown=[
             evidence_pb2.UnknownCode(
                 kind=evidence_pb2.UNIT_KIND_UNSPECIFIED if item.kind is None else _KINDS[item.kind],
-                name=item.name,
-                reason=item.reason,
+                name=_text(item.name),
+                reason=_text(item.reason),
             )
             for item in measurement.unknown
         ],
         anonymous=[
             evidence_pb2.AnonymousCode(
-                size=item.size, permissions=item.permissions, deleted=item.deleted, name=item.name
+                size=item.size, permissions=item.permissions, deleted=item.deleted, name=_text(item.name)
             )
             for item in measurement.anonymous
         ],
@@ -89,6 +91,7 @@ def subject(process: ProcessRef) -> evidence_pb2.Subject:
     )
 
 
-def _text(path: str) -> str:
-    """Protobuf text is UTF-8; a file name need not be."""
-    return path.encode("utf-8", "backslashreplace").decode("utf-8")
+def _text(value: str) -> str:
+    """Protobuf text is UTF-8, and the broker reads no more of it; a file or module may be called anything."""
+    plain = value[:LONGEST_TEXT].encode("utf-8", "backslashreplace").decode("utf-8")
+    return plain.replace("\0", "\\x00")[:LONGEST_TEXT]

@@ -20,6 +20,8 @@ QUIET_AFTER = 0.5
 LOOK_EVERY = 0.1
 WAIT_AT_MOST = 60.0
 """Seconds that opening the credential waits for the launcher."""
+MOST_HELD_BACK = 10_000
+"""Observations that wait until it is known what the broker has appraised; beyond it they are counted as lost."""
 
 
 class Link:
@@ -81,7 +83,13 @@ class Link:
     def _obey(self, order: dict[str, Any]) -> None:
         if order.get("do") == "measure":
             self._watch()
-            self._send({"facts": self._facts.module_facts(), "guarded": self._guard is not None})
+            self._send(
+                {
+                    "facts": self._facts.module_facts(),
+                    "guarded": self._guard is not None,
+                    "number": order.get("number"),
+                }
+            )
         elif order.get("do") == "approve":
             self._approve(order)
         elif order.get("do") == "go":
@@ -104,7 +112,7 @@ class Link:
         except ImportError:
             return
         self._approved = Approved()
-        self._guard = Guard(self._tell, self._approved)
+        self._guard = Guard(self._tell, self._approved, missed=self._missed)
         self._guard.install()
 
     def _tell(self, seen: Any) -> None:
@@ -117,10 +125,15 @@ class Link:
             "observed_at": seen.observed_at,
         }
         waiting = self._held_back
-        if waiting is not None:
+        if waiting is None:
+            self._send({"seen": item})
+        elif len(waiting) < MOST_HELD_BACK:
             waiting.append(item)  # until it is known what the broker has appraised
         else:
-            self._send({"seen": item})
+            self._missed(1)
+
+    def _missed(self, count: int) -> None:
+        self._send({"lost": count})
 
     def _approve(self, order: dict[str, Any]) -> None:
         digests = [bytes.fromhex(text) for text in order.get("digests", ())]

@@ -114,7 +114,7 @@ class Launcher:
 
     def _in(self, folder: Path, plan: Plan, check: bool) -> int:
         way = handover(self._options.output, folder)
-        links = Links(folder, lambda: self._events.put(Event("wanted")), self._saw)
+        links = Links(folder, lambda: self._events.put(Event("wanted")), self._saw, self._lost)
         measure = ChildMeasure(plan, links, lambda: self._child.pid if self._child is not None else 0)
         self._connection = connection = Connection(
             self._settings,
@@ -314,6 +314,11 @@ class Launcher:
         if self._connection is not None:
             self._say(f"reported  {seen.name or seen.path} {seen.digest.hex()[:12]}")
             self._connection.report(seen)
+
+    def _lost(self, count: int) -> None:
+        if self._connection is not None and count:
+            self._say(f"{count} observations of the program were lost")
+            self._connection.parts().keeper.lose(count)
 
     # --- signals ----------------------------------------------------------------------------------------
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
-import queue
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lockstep_client.measure.launch import Modules
-from lockstep_client.measure.modules import Interpreter
+from lockstep_client.run.peer import Peer
 
 log = logging.getLogger("lockstep")
 
 ANSWER_WITHIN = 10.0
-"""Seconds that a child gets to say what it has loaded."""
+"""Seconds that all children together get to say what they have loaded."""
 _LONGEST = 64 * 1024 * 1024
 _CREDENTIALS = struct.Struct("3i")
 
@@ -36,50 +36,27 @@ class Seen:
     observed_at: float
 
 
-@dataclass(slots=True)
-class Peer:
-    """One Python process. `pid` is the kernel's word, the rest its own."""
-
-    pid: int
-    link: socket.socket
-    magic: bytes = b""
-    check_hashes: str = "default"
-    folders: tuple[str, ...] = ()
-    guarded: bool = False
-    answers: queue.Queue[list[Any]] = field(default_factory=lambda: queue.Queue(4))
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def tell(self, order: Mapping[str, object]) -> bool:
-        """Send one order; False where the process is gone."""
-        try:
-            with self.lock:
-                self.link.sendall(json.dumps(order).encode() + b"\n")
-        except OSError:
-            return False
-        return True
-
-    def modules(self) -> Modules | None:
-        """What it has loaded now; None where it does not answer."""
-        while not self.answers.empty():
-            self.answers.get_nowait()
-        if not self.tell({"do": "measure"}):
-            return None
-        try:
-            facts = self.answers.get(timeout=ANSWER_WITHIN)
-            return Modules(
-                [_fact(item) for item in facts], self.folders, Interpreter(self.magic, self.check_hashes)
-            )
-        except (queue.Empty, ValueError, TypeError):
-            return None
-
-
 class Links:
-    """Listens in a private folder. `wanted` is called when a process asks, or has finished loading."""
+    """Listens in a private folder.
 
-    def __init__(self, folder: Path, wanted: Callable[[], None], seen: Callable[[Seen], None]) -> None:
+    `wanted` is called when a process asks, or has finished loading; `seen` with
+    what its guard saw; `lost` with how many observations nobody will be told of.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        wanted: Callable[[], None],
+        seen: Callable[[Seen], None],
+        lost: Callable[[int], None],
+        *,
+        answer_within: float = ANSWER_WITHIN,
+    ) -> None:
         self.path = str(folder / "link")
         self._wanted = wanted
         self._seen = seen
+        self._lost = lost
+        self._answer_within = answer_within
         self._lock = threading.Lock()
         self._peers: dict[int, Peer] = {}
         self._approved: dict[str, object] | None = None
@@ -93,6 +70,14 @@ class Links:
         """Every process that is connected."""
         with self._lock:
             return tuple(self._peers.values())
+
+    def modules(self) -> Mapping[int, Modules]:
+        """What each process has loaded now, by pid; without those that have not answered within `ANSWER_WITHIN`."""
+        peers = self.peers()
+        for peer in peers:
+            peer.ask()
+        until = time.monotonic() + self._answer_within
+        return {peer.pid: said for peer in peers if (said := peer.modules(until)) is not None}
 
     def approve(self, digests: Collection[bytes]) -> None:
         """What the broker has appraised is no news; later processes are told the same."""
@@ -113,7 +98,7 @@ class Links:
         """End every link."""
         self._listener.close()
         for peer in self.peers():
-            peer.link.close()
+            peer.end()
 
     def _accept(self) -> None:
         while True:
@@ -127,16 +112,23 @@ class Links:
 
     def _serve(self, peer: Peer) -> None:
         try:
-            with peer.link.makefile("r", encoding="utf-8") as lines:
+            with peer.link.makefile("rb") as lines:
                 while line := lines.readline(_LONGEST):
-                    self._take(peer, json.loads(line))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+                    self._receive(peer, line)
+        except OSError as error:
             log.debug("the link to %d ended: %s", peer.pid, type(error).__name__)
         finally:
             with self._lock:
                 if self._peers.get(peer.pid) is peer:
                     del self._peers[peer.pid]
-            peer.link.close()
+            peer.end()
+
+    def _receive(self, peer: Peer, line: bytes) -> None:
+        try:
+            self._take(peer, json.loads(line))
+        except Exception as error:  # noqa: BLE001 - a door: one message that is none must not end what comes after it
+            log.warning("a message of process %d cannot be read: %s", peer.pid, type(error).__name__)
+            self._lost(1)
 
     def _take(self, peer: Peer, message: dict[str, Any]) -> None:
         if "hello" in message:
@@ -152,10 +144,7 @@ class Links:
                 peer.tell({"do": "go"})
         elif "facts" in message:
             peer.guarded = bool(message["guarded"])
-            try:
-                peer.answers.put_nowait(list(message["facts"]))
-            except queue.Full:
-                pass  # nobody waits any more
+            peer.answer(int(message["number"]), message["facts"])
         elif "seen" in message:
             item = message["seen"]
             self._seen(
@@ -168,10 +157,7 @@ class Links:
                     float(item["observed_at"]),
                 )
             )
+        elif "lost" in message:
+            self._lost(max(0, int(message["lost"])))
         elif "want" in message or "quiet" in message:
             self._wanted()
-
-
-def _fact(item: Any) -> tuple[str, str, str, tuple[str, ...], str]:
-    how, name, path, cached, reason = item
-    return str(how), str(name), str(path), tuple(str(one) for one in cached), str(reason)

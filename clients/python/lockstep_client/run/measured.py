@@ -33,10 +33,7 @@ class ChildMeasure:
         pid = self._pid()
         found = self._program(pid)
         if pid:
-            said = {
-                peer.pid: modules for peer in self._links.peers() if (modules := peer.modules()) is not None
-            }
-            found = found.merged(measure_process(pid, self._cache, base, said))
+            found = found.merged(measure_process(pid, self._cache, base, self._links.modules()))
         if base is not None:
             found = replace(found, units=found.units | base.units)
         self.last, self.took = found, time.monotonic() - started

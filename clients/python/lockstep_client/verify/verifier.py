@@ -229,10 +229,3 @@ class TokenVerifier:
         with self._fresh:
             self._refused = error if isinstance(error, Denied) else Unavailable(error.message)
             self._fresh.notify_all()
-        timer = threading.Timer(DEAF_AFTER, self._try_again)
-        timer.daemon = True
-        timer.start()
-
-    def _try_again(self) -> None:
-        if self._watch is not None:
-            self._watch.thread.kick()

@@ -41,11 +41,13 @@ class Loaded:
 
     def __init__(self) -> None:
         self.digests: set[bytes] = {bytes([1]) * 32}
+        self.measuring: Callable[[], None] = lambda: None
 
     def source(self) -> EvidenceSource:
         return Measured(self._measure, self._state)
 
     def _measure(self, base: frozenset[bytes] | None) -> frozenset[bytes]:
+        self.measuring()
         return frozenset(self.digests) | (base or frozenset())
 
     def _state(

@@ -73,6 +73,18 @@ def test_a_ban_without_a_cut_takes_nothing_that_is_held(
         assert not told.is_set()
 
 
+def test_a_challenge_is_asked_for_once_everything_is_measured(
+    broker: FakeBroker, settings: Settings, loaded: Loaded
+) -> None:
+    """It lives for seconds, and children that do not answer take as long to measure."""
+    asked: list[int] = []
+    loaded.measuring = lambda: asked.append(broker.calls.count("GetChallenge"))
+    broker.policy.attestation_ttl = 2.0
+    with lockstep_client.connect(settings=settings, evidence=loaded.source):
+        broker.wait_until(lambda: "Reattest" in broker.calls)
+    assert asked[:2] == [0, 1]
+
+
 def test_renewal_adds_what_was_loaded_and_rotates(
     broker: FakeBroker, settings: Settings, evidence: Evidence, loaded: Loaded
 ) -> None:

@@ -23,7 +23,7 @@ guard.install()
 def tell():
     guard.flush(5)
     lines = [[o.kind, o.digest.hex(), o.path, o.name, o.size] for o in list(told)]
-    sys.stdout.write("TOLD " + json.dumps(lines) + chr(10))
+    sys.stdout.write("TOLD " + json.dumps(lines) + chr(10) + f"LOST {{guard.lost}}" + chr(10))
     sys.stdout.flush()
 """
 END = "\ntell()\n"

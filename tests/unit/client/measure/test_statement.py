@@ -6,7 +6,14 @@ from broker.model.evidence import CodeSet
 from broker.model.evidence import Unit as BrokerUnit
 from lockstep.formats import UnitKind
 from lockstep.v1 import evidence_pb2
-from lockstep_client.measure import Measurement, UnitHint, UnknownCode, measure_self, statement
+from lockstep_client.measure import (
+    AnonymousCode,
+    Measurement,
+    UnitHint,
+    UnknownCode,
+    measure_self,
+    statement,
+)
 
 FIRST = (UnitKind.PYTHON_SOURCE, b"\x01" * 32)
 SECOND = (UnitKind.PYTHON_SOURCE, b"\x02" * 32)
@@ -55,6 +62,27 @@ def test_what_is_unknown_is_said_every_time() -> None:
 def test_a_path_that_is_no_text_survives() -> None:
     odd = Measurement(frozenset({FIRST}), hints=(UnitHint(FIRST[1], "/tmp/\udcff", "x"),))
     assert parsed(statement(odd, b"n", b"t")).hints[0].path == "/tmp/\\udcff"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("plug\udcff", "plug\\udcff"),
+        ("a\0b", "a\\x00b"),
+        ("x" * 5000, "x" * 4096),
+        ("\ud800" * 4096, "\\ud800" * 682 + "\\ud8"),
+    ],
+    ids=["no text", "a NUL", "over-long", "over-long once it is spelled out"],
+)
+def test_what_is_unknown_may_be_called_anything(name: str, shown: str) -> None:
+    """A module that is made at run time chooses its own name: it must not keep the evidence from being sent."""
+    odd = Measurement(
+        frozenset({FIRST}),
+        unknown=(UnknownCode(None, name, name),),
+        anonymous=(AnonymousCode(4096, "r-xp", False, name),),
+    )
+    said = parsed(statement(odd, b"n", b"t"))
+    assert {said.unknown[0].name, said.unknown[0].reason, said.anonymous[0].name} == {shown}
 
 
 def test_a_measurement_keeps_what_its_base_had() -> None:
