@@ -25,7 +25,7 @@ from broker.ports import (
     StateStore,
 )
 from broker.report.acting import Acting, ReportLimits, Sentence, room
-from broker.report.match import MATCH_LIMIT, Hit, Match, Matcher, ended
+from broker.report.match import Hit, Match, Matcher, ended
 from lockstep.formats import UnitKind
 
 SELF = DetectorPolicy(
@@ -139,7 +139,7 @@ class Reporter:
         hits, excused = await self._hits(detection, policy, match.attestations)
         if not hits:
             state = DetectionState.UNRELATED if excused else DetectionState.REJECTED
-            why = "approved by the manifest" if excused else "outside the detector's scope"
+            why = "approved by the manifest" if excused else _beyond(policy, detection)
             return await self._acting.record(detection, state, why, (), Effect.NONE, now)
         enforced = [hit for hit in hits if _enforcing(hit.roles)]
         action = policy.action_for(detection.kind)
@@ -156,7 +156,8 @@ class Reporter:
         excused = False
         hits = []
         for attestation in attestations:
-            if not policy.covers_node(attestation.whereabouts.node):
+            # Never where the workload says that it runs: it would choose who may speak of it.
+            if not policy.covers_node(attestation.place.node or detection.subject.process.node):
                 continue
             roles = []
             for role in book.roles_for(attestation.identity):
@@ -195,8 +196,7 @@ class Reporter:
             sentence = Sentence(action, certain=True)
         else:
             sentence = Sentence(action, certain=True, cost=1 if match.instance else len(hits))
-        whole = len(match.attestations) < MATCH_LIMIT
-        if sentence.cost == 0 or (whole and await self._room(policy, now) >= sentence.cost):
+        if sentence.cost == 0 or (match.whole and await self._room(policy, now) >= sentence.cost):
             answer = await self._acting.deny(detection, policy, hits, sentence, now)
             if answer is not None:
                 return answer
@@ -211,6 +211,11 @@ class Reporter:
 
     async def _room(self, policy: DetectorPolicy, now: float) -> int:
         return await self._state.read(lambda tx: room(tx, policy, now))
+
+
+def _beyond(policy: DetectorPolicy, detection: Detection) -> str:
+    unsaid = bool(policy.nodes) and not detection.subject.process.node
+    return "outside the detector's scope" + (": it has nodes, and the report names none" if unsaid else "")
 
 
 def _enforcing(roles: Iterable[Role]) -> bool:

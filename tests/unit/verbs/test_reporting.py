@@ -157,6 +157,97 @@ class TestWhomItMeans:
         assert len(await house.look(lambda tx: tx.revocations.page(9))) == 1
 
 
+POD = InstanceClaims(pod_uid="pod-1")
+SPIFFE = role("api", identity=IdentityMatch("oidc", spiffe_id="spiffe://pay.example/*"))
+PAY = "spiffe://pay.example/payments"
+TRUTH = {"node": "node-1", "boot_id": "boot-1", "pid": 7, "start_ticks": 9, "container_id": "c-1"}
+LIES = [
+    ProcessRef(),
+    PROCESS,
+    replace(PROCESS, node="node-9"),
+    replace(PROCESS, boot_id="boot-9"),
+    replace(PROCESS, container_id="c-9"),
+    replace(PROCESS, pid=8),
+    ProcessRef(node="node-9"),
+]
+
+
+class TestLies:
+    """Whatever a workload says of its place: who is vouched for by another is found, and by no other detector."""
+
+    @pytest.mark.parametrize("said", LIES)
+    async def test_the_pod_of_its_identity_is_enough(self, said: ProcessRef) -> None:
+        house = await House.open(*RETRY)
+        workload = await house.attested(place=POD, process=said)
+        api = await workload.issue()
+        neighbour = await house.attested(place=InstanceClaims(pod_uid="pod-2"))
+        answer = await house.report(pod_uid="pod-1", **TRUTH)
+        assert answer.state is DetectionState.APPLIED
+        assert not await workload.good(api)
+        assert await state(neighbour) is AttestationState.ALIVE
+
+    @pytest.mark.parametrize("said", [*LIES, replace(PROCESS, pod_uid="pod-9")])
+    @pytest.mark.parametrize("subject", [{}, {"node": "node-1"}, {**TRUTH, "pod_uid": "pod-1"}])
+    async def test_so_is_its_spiffe_id(self, said: ProcessRef, subject: dict[str, object]) -> None:
+        house = await House.open(SPIFFE)
+        workload = await house.attested(subject=PAY, issuer=None, process=said)
+        answer = await house.report(spiffe=PAY, **subject)
+        assert answer.state is DetectionState.APPLIED
+        assert await state(workload) is AttestationState.REVOKED
+
+    async def test_another_attestation_that_tells_the_truth_hides_no_liar_of_the_same_pod(self) -> None:
+        house = await House.open(*RETRY)
+        decoy = await house.attested(place=POD, process=PROCESS)
+        liar = await house.attested(place=POD, process=replace(PROCESS, pid=8, container_id="c-9"))
+        assert (await house.report(pod_uid="pod-1", **TRUTH)).state is DetectionState.APPLIED
+        assert {await state(decoy), await state(liar)} == {AttestationState.REVOKED}
+
+    async def test_nor_does_a_witnessed_one_hide_what_only_says_where_it_is(self) -> None:
+        house = await House.open(*RETRY)
+        decoy = await house.attested(place=POD, process=PROCESS, level=Assurance.WITNESSED)
+        liar = await house.attested(place=POD, process=replace(PROCESS, pid=8))
+        sibling = await house.attested(place=POD, process=replace(PROCESS, pid=9), level=Assurance.WITNESSED)
+        assert (await house.report(pod_uid="pod-1", **TRUTH)).state is DetectionState.APPLIED
+        assert {await state(decoy), await state(liar)} == {AttestationState.REVOKED}
+        # A sensor says that it is another process than the one that is meant.
+        assert await state(sibling) is AttestationState.ALIVE
+
+    async def test_nor_does_a_workload_of_another_identity_take_it_upon_itself(self) -> None:
+        house = await House.open(SPIFFE)
+        decoy = await house.attested(subject="spiffe://pay.example/other", issuer=None, process=PROCESS)
+        liar = await house.attested(subject=PAY, issuer=None, process=ProcessRef(node="node-9"))
+        assert (await house.report(spiffe=PAY, **TRUTH)).state is DetectionState.APPLIED
+        assert {await state(decoy), await state(liar)} == {AttestationState.REVOKED}
+
+    async def test_among_the_instances_of_one_identity_their_own_words_pick(self) -> None:
+        house = await House.open(replace(SPIFFE, after_revocation=AfterRevocation.RETRY))
+        meant = await house.attested(subject=PAY, issuer=None, process=PROCESS)
+        other = await house.attested(subject=PAY, issuer=None, process=replace(PROCESS, container_id="c-2"))
+        assert (await house.report(spiffe=PAY, container_id="c-1")).state is DetectionState.APPLIED
+        assert await state(meant) is AttestationState.REVOKED
+        assert await state(other) is AttestationState.ALIVE
+
+    @pytest.mark.parametrize("said", ["", "node-1", "node-9"])
+    async def test_the_scope_of_a_detector_goes_by_the_node_that_it_names(self, said: str) -> None:
+        for named, expected in (("node-1", DetectionState.APPLIED), ("node-2", DetectionState.REJECTED)):
+            house = await House.open()
+            workload = await house.attested(place=POD, process=ProcessRef(node=said))
+            answer = await house.report(detector=policy(nodes=("node-1",)), pod_uid="pod-1", node=named)
+            assert answer.state is expected
+            # Nobody is spared, or given away, for what it says of itself.
+            silent = await house.report(detector=policy(nodes=("node-1",)), attestation=workload.id)
+            assert silent.state in (DetectionState.REJECTED, DetectionState.DUPLICATE)
+
+    async def test_the_scope_of_a_detector_goes_by_the_node_of_the_identity_first(self) -> None:
+        house = await House.open()
+        place = InstanceClaims(node="node-2", pod_uid="pod-1")
+        workload = await house.attested(place=place)
+        detector = policy(nodes=("node-1",))
+        for subject in ({"attestation": workload.id}, {"pod_uid": "pod-1"}):
+            assert (await house.report(detector=detector, **subject)).state is DetectionState.REJECTED
+        assert await state(workload) is AttestationState.ALIVE
+
+
 class TestIncompleteSubjects:
     async def test_whoever_fits_gets_nothing_new_for_a_while(self) -> None:
         house = await House.open(*RETRY)
@@ -329,6 +420,7 @@ class TestTheBrokerDecides:
         workload = await house.attested()
         answer = await house.report(detector=policy(nodes=("*",)), attestation=workload.id)
         assert answer.state is DetectionState.REJECTED
+        assert "names none" in answer.reason
 
 
 class TestCaps:
