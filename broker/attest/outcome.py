@@ -50,18 +50,22 @@ class Outcome:
         now: float,
         attestation_id: str = "",
     ) -> None:
-        """A refused attempt spends its nonce; a denial is a decision with an id. Raises `Unavailable`."""
+        """A refused attempt spends its nonce; a denial of somebody is a decision with an id. Raises `Unavailable`.
+
+        Of somebody: whoever proved no identity would write rows and audit lines that are kept, at the cost of a
+        token that is none. Its refusal is counted by the door.
+        """
         if error.decision_id or isinstance(error, LimitExceeded):
             return
         decision = None
-        if isinstance(error, Denied):
+        if isinstance(error, Denied) and identity is not None:
             decision = Decision(
                 id=self._entropy.identifier("D", now),
                 kind=kind,
                 at=now,
                 verdict=error.reason,
                 effect=Effect.REFUSED,
-                identity=identity.name if identity else "",
+                identity=identity.name,
                 attestation_id=attestation_id,
                 detail=error.message,
             )
