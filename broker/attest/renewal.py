@@ -9,7 +9,15 @@ from broker.attest.judge import Judge, Judgement
 from broker.attest.nonces import SpentNonce, used_before
 from broker.attest.outcome import Outcome, refuse_banned, refuse_undecided_case
 from broker.errors import Conflict, Denied, NotFound
-from broker.ledger import Denial, Ledger, instance_targets, loaded_hit, refuse_undecided, wide_hit
+from broker.ledger import (
+    Denial,
+    Ledger,
+    holds,
+    instance_targets,
+    loaded_hit,
+    refuse_undecided,
+    wide_hit,
+)
 from broker.model.attestation import Attestation, AttestationState
 from broker.model.caller import ProofUse
 from broker.model.case import Case, fell_in_enforce, refusal_text, unmeasured_names
@@ -139,7 +147,7 @@ class Renewal:
         denied = await self._ledger.deny(
             Denial(
                 id=revocation_id,
-                targets=instance_targets(previous, case.roles),
+                targets=instance_targets(previous, hold=holds(case.roles)),
                 attestations=(previous.id,),
                 wide=False,
                 actor="broker:reattest",

@@ -6,7 +6,7 @@ transaction's size does not depend on how many leases hang on what is revoked;
 it may still be called off.
 """
 
-from broker.ledger.denial import Denial, Denied, Target, instance_targets, quarantine_targets
+from broker.ledger.denial import Denial, Denied, Target, holds, instance_targets, quarantine_targets
 from broker.ledger.ledger import Ledger, write
 from broker.ledger.undecided import Undecided, refuse_undecided
 from broker.ledger.wide import loaded_hit, wide_digests, wide_hit
@@ -17,6 +17,7 @@ __all__ = [
     "Ledger",
     "Target",
     "Undecided",
+    "holds",
     "instance_targets",
     "loaded_hit",
     "quarantine_targets",

@@ -55,13 +55,16 @@ class Denied:
     head: LogHead
 
 
-def instance_targets(attestation: Attestation, roles: Sequence[Role]) -> tuple[Target, ...]:
+def holds(roles: Sequence[Role]) -> bool:
+    """Whether the strictest `after_revocation` of some roles holds; without a role it does."""
+    return not roles or any(role.after_revocation is AfterRevocation.HOLD for role in roles)
+
+
+def instance_targets(attestation: Attestation, *, hold: bool) -> tuple[Target, ...]:
     """What revoking one instance takes: the attestation, and the taint that outlives it.
 
-    The strictest `after_revocation` of its roles decides whether an identity
-    whose instances cannot be told apart waits for a lift.
+    `hold` decides whether an identity whose instances cannot be told apart waits for a lift.
     """
-    hold = not roles or any(role.after_revocation is AfterRevocation.HOLD for role in roles)
     return (
         Target(Selector(SelectorKind.ATTESTATION, attestation.id), cut=True, ban=True),
         # Only what somebody else vouches for: what a workload says of its own place
@@ -70,17 +73,10 @@ def instance_targets(attestation: Attestation, roles: Sequence[Role]) -> tuple[T
     )
 
 
-def quarantine_targets(
-    attestation: Attestation, roles: Sequence[Role], until: float, *, certain: bool
-) -> tuple[Target, ...]:
+def quarantine_targets(attestation: Attestation, until: float, *, hold: bool) -> tuple[Target, ...]:
     """What a timed ban takes: as `instance_targets`, without a cut.
 
-    The taint goes with it, or the instance would simply attest anew. Where it
-    is not `certain` that this instance is meant, its identity stays free: that
-    would stop all its siblings for a guess.
+    The taint goes with it, or the instance would simply attest anew.
     """
-    return tuple(
-        replace(target, cut=False, until=until)
-        for target in instance_targets(attestation, roles)
-        if target.ban and (certain or target.selector.kind is not SelectorKind.IDENTITY)
-    )
+    targets = instance_targets(attestation, hold=hold)
+    return tuple(replace(target, cut=False, until=until) for target in targets if target.ban)

@@ -12,7 +12,7 @@ from broker.model.detection import Detection, DetectionKind, DetectionRecord, De
 from broker.model.requests import ReportAnswer
 from broker.model.role import Action, DetectorPolicy, Mode
 from broker.ports import AuditLog, Clock, Entropy, StateStore, Transaction
-from broker.report.match import Hit
+from broker.report.standing import Hit
 from lockstep.formats import FindingReason, Reason, UnitKind
 
 _KIND_OF_CODE = {
@@ -76,13 +76,14 @@ class Acting:
         """Deny the hits; None where others have used up the cap meanwhile. Raises `Unavailable`."""
         revoke = sentence.action is Action.REVOKE
         if revoke:
-            targets = [target for hit in hits for target in instance_targets(hit.attestation, hit.roles)]
+            targets = [target for hit in hits for target in instance_targets(hit.attestation, hold=hit.hold)]
         else:
+            # An identity is not stopped, with all its instances, for a guess.
             until = now + self._limits.quarantine
             targets = [
                 target
                 for hit in hits
-                for target in quarantine_targets(hit.attestation, hit.roles, until, certain=sentence.certain)
+                for target in quarantine_targets(hit.attestation, until, hold=hit.hold and sentence.certain)
             ]
         effect = Effect.REVOKED if revoke else Effect.QUARANTINED
         decision = self._decision(detection, hits, effect, now)
@@ -167,7 +168,7 @@ class Acting:
         first = hits[0] if hits else None
         found = detection.object
         name = found.name or found.path or "code"
-        result = first.attestation.result_for(first.roles[0].manifests) if first else None
+        stand = first.foremost if first else None
         finding = Finding(
             FindingReason.UNIT_NOT_APPROVED,
             _KIND_OF_CODE.get(detection.kind),
@@ -175,7 +176,7 @@ class Acting:
             found.path,
             found.name,
         )
-        enforced = any(role.mode is Mode.ENFORCE for hit in hits for role in hit.roles)
+        enforced = any(hit.enforced for hit in hits)
         return Decision(
             id=self._entropy.identifier("D", now),
             kind=DecisionKind.DETECTION,
@@ -185,10 +186,10 @@ class Acting:
             mode=None if first is None else Mode.ENFORCE if enforced else Mode.OBSERVE,
             identity=first.attestation.identity.name if first else "",
             attestation_id=first.attestation.id if first else "",
-            role=first.roles[0].name if first else "",
-            role_version=first.roles[0].version if first else b"",
-            application=result.application if result else "",
-            manifests=result.manifests if result else (),
+            role=stand.role if stand else "",
+            role_version=stand.version if stand else b"",
+            application=stand.application if stand else "",
+            manifests=stand.manifests if stand else (),
             code_set=first.attestation.code_set if first else b"",
             findings=(finding,),
             findings_total=1,

@@ -10,7 +10,6 @@ from broker.model.detection import DetectionState, DetectionSubject
 from broker.model.evidence import ProcessRef
 from broker.model.matching import another_process, elsewhere, may_be, subject_selectors, vouched
 from broker.model.revocation import Selector, SelectorKind
-from broker.model.role import Role
 from broker.ports import RevocationFeed, StateStore, Transaction
 
 MATCH_LIMIT = 1000
@@ -30,14 +29,6 @@ class Match:
     whole: bool = True
     state: DetectionState | None = None
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """An instance that a report counts against, in some of its roles."""
-
-    attestation: Attestation
-    roles: tuple[Role, ...]
 
 
 class Matcher:
