@@ -285,7 +285,9 @@ class AttestationStore(Protocol):
     async def loaded(self, digests: Sequence[bytes], since: float, limit: int) -> Sequence[Attestation]:
         """Any state: those whose recorded code set has one of the digests, refreshed at or after `since`."""
 
-    async def count_alive(self) -> int: ...
+    async def count_alive(self, identity: str = "") -> int:
+        """How many there are, of an identity or of all."""
+
     async def due(self, now: float, limit: int) -> Sequence[str]:
         """Ids of ALIVE ones whose `expires_at` is at or before now."""
 
@@ -411,6 +413,12 @@ class DetectionStore(Protocol):
 
         What a report only put in quarantine is no hit of its revocation, and does not count.
         """
+
+    async def denied_instances(self, detector: str, since: float) -> int:
+        """How many distinct instances a detector's reports have revoked or put in quarantine since a time."""
+
+    async def siblings(self, detector: str, since: float, revoked_only: bool) -> int:
+        """The sum of what those reports stopped besides; of those that revoked somebody, or of all that denied."""
 
     async def page(
         self, states: Sequence[DetectionState], limit: int, after: str = ""

@@ -25,8 +25,9 @@ from broker.ports import (
     StateStore,
     Transaction,
 )
-from broker.report.acting import Acting, ReportLimits, Sentence, room
+from broker.report.acting import Acting, ReportLimits
 from broker.report.match import Match, Matcher, ended
+from broker.report.sentence import Sentence, sentences
 from broker.report.standing import Hit, Stand, stands
 from lockstep.formats import UnitKind
 
@@ -195,28 +196,16 @@ class Reporter:
         action: Action,
         now: float,
     ) -> ReportAnswer:
-        if not match.exact:
-            # It could be any of these: none gets anything new until somebody has looked.
-            sentence = Sentence(Action.QUARANTINE, certain=False, held=f"could be any of {len(hits)}")
-        elif policy is SELF or action is not Action.REVOKE:
-            sentence = Sentence(action, certain=True)
-        else:
-            sentence = Sentence(action, certain=True, cost=1 if match.instance else len(hits))
-        if sentence.cost == 0 or (match.whole and await self._room(policy, now) >= sentence.cost):
-            answer = await self._acting.deny(detection, policy, hits, sentence, now)
-            if answer is not None:
-                return answer
-        # Beyond the cap nothing is dropped: one instance waits in a timed ban, many wait for an operator.
-        if match.instance:
-            held = Sentence(Action.QUARANTINE, certain=True, held="beyond the cap")
-            answer = await self._acting.deny(detection, policy, hits, held, now)
-            if answer is not None:
-                return answer
+        # Nothing caps what names nobody but itself.
+        possible = [Sentence(action)] if policy is SELF else sentences(match, hits, action)
+        for sentence in possible:
+            # Where these are not all, how many they are is not known either.
+            if match.whole or not sentence.cost:
+                answer = await self._acting.deny(detection, policy, hits, sentence, now)
+                if answer is not None:
+                    return answer
         why = f"{len(hits)} instances are beyond the cap"
         return await self._acting.record(detection, DetectionState.HELD, why, hits, Effect.HELD, now)
-
-    async def _room(self, policy: DetectorPolicy, now: float) -> int:
-        return await self._state.read(lambda tx: room(tx, policy, now))
 
 
 def _beyond(policy: DetectorPolicy, detection: Detection) -> str:

@@ -86,5 +86,8 @@ LIMIT ?;
 -- name: count_alive
 SELECT count(*) FROM attestations WHERE state = 'alive';
 
+-- name: count_alive_of
+SELECT count(*) FROM attestations WHERE state = 'alive' AND identity = ?;
+
 -- name: due
 SELECT id FROM attestations WHERE state = 'alive' AND expires_at <= ? ORDER BY expires_at, id LIMIT ?;
