@@ -298,7 +298,9 @@ class AttestationStore(Protocol):
         """Any state: those refreshed at or after `since`, of one identity or (empty) of all, in id order after an
         id."""
 
-    async def count_alive(self) -> int: ...
+    async def count_alive(self, identity: str = "") -> int:
+        """How many there are, of an identity or of all."""
+
     async def due(self, now: float, limit: int) -> Sequence[str]:
         """Ids of ALIVE ones whose `expires_at` is at or before now."""
 
@@ -424,6 +426,12 @@ class DetectionStore(Protocol):
 
         What a report only put in quarantine is no hit of its revocation, and does not count.
         """
+
+    async def denied_instances(self, detector: str, since: float) -> int:
+        """How many distinct instances a detector's reports have revoked or put in quarantine since a time."""
+
+    async def siblings(self, detector: str, since: float, revoked_only: bool) -> int:
+        """The sum of what those reports stopped besides; of those that revoked somebody, or of all that denied."""
 
     async def page(
         self, states: Sequence[DetectionState], limit: int, after: str = ""

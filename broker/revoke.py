@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from broker.errors import Conflict, InvalidRequest, NotFound
-from broker.ledger import Denial, Ledger, Target, instance_targets
+from broker.ledger import Denial, Ledger, Target, holds, instance_targets
 from broker.model.attestation import Attestation
 from broker.model.credential import Lease, LeaseState
 from broker.model.decision import Decision, DecisionKind, Effect
@@ -242,7 +242,7 @@ class Revoker:
                 raise NotFound("no living attestation of this id")
             attestation = preview.attestations[0]
             roles = self._roles.current().roles_for(attestation.identity)
-            taints = instance_targets(attestation, roles)[1:] if ban else ()
+            taints = instance_targets(attestation, hold=holds(roles))[1:] if ban else ()
             bounded = tuple(replace(target, until=order.until) if target.ban else target for target in taints)
             return (own, *bounded), (attestation.id,), False
         return (own,), (), True

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from broker.attest.judge import Judge, Judgement
 from broker.attest.nonces import SpentNonce, used_before
-from broker.attest.outcome import Outcome
+from broker.attest.outcome import Outcome, refuse_undecided_case
 from broker.errors import Denied
-from broker.ledger import loaded_hit
+from broker.ledger import Ledger, loaded_hit
 from broker.model.attestation import Attestation, AttestationState
 from broker.model.case import Case, refusal_text, unmeasured_names
 from broker.model.decision import Decision, DecisionKind, Effect
@@ -28,6 +28,7 @@ class Admission:
         audit: AuditLog,
         judge: Judge,
         outcome: Outcome,
+        ledger: Ledger,
     ) -> None:
         self._entropy = entropy
         self._state = state
@@ -35,12 +36,14 @@ class Admission:
         self._audit = audit
         self._judge = judge
         self._outcome = outcome
+        self._ledger = ledger
 
     async def conclude(self, case: Case, nonce: SpentNonce, *, dry_run: bool) -> AttestAnswer:
         """Raises `Denied` (with the decision's id where one was stored), `Unavailable`."""
         attestation_id = self._entropy.identifier("A", case.now)
-        judgement = await self._judge.judge(
-            case, DecisionKind.ATTEST, "" if dry_run else attestation_id, dry_run=dry_run
+        named = "" if dry_run else attestation_id
+        judgement = await self._ledger.once_decided(
+            lambda: self._judge.judge(case, DecisionKind.ATTEST, named, dry_run=dry_run)
         )
         attestation = _attestation(attestation_id, case, judgement)
         keep = judgement.granted and not dry_run
@@ -50,6 +53,8 @@ class Admission:
             if not await nonce.claim(tx):
                 return None
             banned = await loaded_hit(tx, denials.wide_bans(case.now), case.code)
+            if banned is None:
+                await refuse_undecided_case(tx, case, (), denials)
             decisions = judgement.decisions
             if banned is not None:
                 decisions = tuple(_banned(decision, banned.revocation_id) for decision in decisions)
@@ -62,7 +67,7 @@ class Admission:
                 await tx.decisions.add(decision)
             return decisions
 
-        stored = await self._state.transact(work)
+        stored = await self._ledger.once_decided(lambda: self._state.transact(work))
         if stored is None:
             raise used_before()
         for decision in stored:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from broker.ledger import Undecided
 from broker.model.appraisal import Appraisal, Status, best_appraisal
 from broker.model.attestation import ApplicationResult, Attestation
-from broker.model.case import Case, failing_hints, manifest_banned, result_of, verdict_of
+from broker.model.case import Case, failing_hints, manifest_keys, result_of, verdict_of
 from broker.model.decision import Decision, DecisionKind, Effect
 from broker.model.evidence import UnitHint
 from broker.model.manifest import ReferenceValues
@@ -69,7 +70,7 @@ class Judge:
         previous: Attestation | None = None,
         dry_run: bool = False,
     ) -> Judgement:
-        """Appraise, then decide for each role. Raises `Unavailable`."""
+        """Appraise, then decide for each role. Raises `Undecided`, `Unavailable`."""
         appraisals = await self._appraise(case, previous)
         pairs = [
             self._decide(case, role, appraisals, kind, attestation_id, dry_run=dry_run) for role in case.roles
@@ -96,10 +97,19 @@ class Judge:
                 kept = await self._kept(previous, application, case.now)
                 if kept is not None and all(kept.digests != item.digests for item in alternatives):
                     alternatives.append(kept)
-            denials = self._feed.denials
-            usable = [item for item in alternatives if not manifest_banned(denials, item, case.now)]
-            found[application] = best_appraisal(case.evidence, case.code, usable)
+            found[application] = self._best(case, alternatives)
         return found
+
+    def _best(self, case: Case, alternatives: Sequence[ReferenceValues]) -> Appraisal:
+        """Under what is not withdrawn. Whoever needs one whose withdrawal is not durable yet gets no verdict."""
+        denials = self._feed.denials
+        keys = {item.digests: manifest_keys(item) for item in alternatives}
+        usable = [item for item in alternatives if denials.banned(keys[item.digests], case.now) is None]
+        certain = [item for item in usable if denials.early.banned(keys[item.digests], case.now) is None]
+        best = best_appraisal(case.evidence, case.code, certain)
+        if best.status is not Status.AFFIRMING and len(certain) < len(usable):
+            raise Undecided
+        return best
 
     async def _kept(self, previous: Attestation, application: str, now: float) -> ReferenceValues | None:
         for result in previous.results:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from broker.attest.judge import Judgement
 from broker.attest.nonces import SpentNonce
 from broker.errors import Denied, LimitExceeded, LockstepError
-from broker.ledger import loaded_hit
+from broker.ledger import Ledger, Undecided, loaded_hit, refuse_undecided
 from broker.model.attestation import Attestation, AttestationState
 from broker.model.case import Case, bearer_keys
 from broker.model.decision import Decision, DecisionKind, Effect
@@ -25,12 +25,20 @@ class Outcome:
     """Shared by first and later attestations."""
 
     def __init__(
-        self, *, clock: Clock, entropy: Entropy, state: StateStore, feed: RevocationFeed, audit: AuditLog
+        self,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        state: StateStore,
+        feed: RevocationFeed,
+        ledger: Ledger,
+        audit: AuditLog,
     ) -> None:
         self._clock = clock
         self._entropy = entropy
         self._state = state
         self._feed = feed
+        self._ledger = ledger
         self._audit = audit
 
     async def refused(
@@ -42,18 +50,22 @@ class Outcome:
         now: float,
         attestation_id: str = "",
     ) -> None:
-        """A refused attempt spends its nonce; a denial is a decision with an id. Raises `Unavailable`."""
+        """A refused attempt spends its nonce; a denial of somebody is a decision with an id. Raises `Unavailable`.
+
+        Of somebody: whoever proved no identity would write rows and audit lines that are kept, at the cost of a
+        token that is none. Its refusal is counted by the door.
+        """
         if error.decision_id or isinstance(error, LimitExceeded):
             return
         decision = None
-        if isinstance(error, Denied):
+        if isinstance(error, Denied) and identity is not None:
             decision = Decision(
                 id=self._entropy.identifier("D", now),
                 kind=kind,
                 at=now,
                 verdict=error.reason,
                 effect=Effect.REFUSED,
-                identity=identity.name if identity else "",
+                identity=identity.name,
                 attestation_id=attestation_id,
                 detail=error.message,
             )
@@ -72,8 +84,12 @@ class Outcome:
         """After the commit: whatever was revoked since `as_of` counts, or a grant could slip past a deny.
 
         A cut ends the attestation with its leases. So does a ban that of a `new`
-        one; an older one only gets nothing more. Raises `Denied`, `Unavailable`.
+        one; an older one only gets nothing more. What is not durable yet ends
+        nothing, it is waited for. Raises `Denied`, `Unavailable`.
         """
+        await self._ledger.once_decided(lambda: self._fence(attestation, case, new=new))
+
+    async def _fence(self, attestation: Attestation, case: Case, *, new: bool) -> None:
         seq = await self._feed.catch_up()
         denials = self._feed.denials
         if seq == case.as_of and not denials.anticipating:
@@ -87,6 +103,7 @@ class Outcome:
             refused = ban or await loaded_hit(tx, denials.wide_bans(case.now), case.code)
             deadly = hit or (refused if new else None)
             if deadly is None and refused is None:
+                await refuse_undecided_case(tx, case, keys, denials)
                 return None, ()
             decision = self._fenced(attestation, new=new, deadly=deadly)
             await tx.decisions.add(decision)
@@ -158,9 +175,21 @@ class Outcome:
         )
 
 
-def refuse_banned(case: Case, denials: DenySet) -> None:
-    """Raises `Denied` (banned) for an identity, a key or a place that gets nothing; says what to lift."""
-    ban = denials.banned(bearer_keys(case), case.now)
+async def refuse_banned(case: Case, denials: DenySet) -> None:
+    """Raises `Denied` (banned) for an identity, a key or a place that gets nothing; says what to lift. `Undecided`."""
+    keys = bearer_keys(case)
+    ban = denials.banned(keys, case.now)
     if ban is not None:
         what = f"this identity, key or place is banned by {ban.revocation_id}"
         raise Denied(Reason.BANNED, f"{what}, which an operator may lift")
+    refuse_undecided(denials.early, keys, case.now)
+
+
+async def refuse_undecided_case(
+    tx: Transaction, case: Case, keys: Sequence[Selector], denials: DenySet
+) -> None:
+    """Raises `Undecided` where something that is not durable yet hits one of the keys, or code of the case."""
+    refuse_undecided(denials.early, keys, case.now)
+    wide = (*denials.early.wide_cuts(), *denials.early.wide_bans(case.now))
+    if await loaded_hit(tx, wide, case.code) is not None:
+        raise Undecided

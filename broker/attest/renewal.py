@@ -7,13 +7,22 @@ from dataclasses import replace
 
 from broker.attest.judge import Judge, Judgement
 from broker.attest.nonces import SpentNonce, used_before
-from broker.attest.outcome import Outcome, refuse_banned
+from broker.attest.outcome import Outcome, refuse_banned, refuse_undecided_case
 from broker.errors import Conflict, Denied, NotFound
-from broker.ledger import Denial, Ledger, instance_targets, loaded_hit, wide_hit
+from broker.ledger import (
+    Denial,
+    Ledger,
+    holds,
+    instance_targets,
+    loaded_hit,
+    refuse_undecided,
+    wide_hit,
+)
 from broker.model.attestation import Attestation, AttestationState
 from broker.model.caller import ProofUse
 from broker.model.case import Case, fell_in_enforce, refusal_text, unmeasured_names
 from broker.model.decision import Decision, DecisionKind, Effect
+from broker.model.denials import DenySet
 from broker.model.evidence import CodeSet
 from broker.model.requests import AttestAnswer, RoleVerdict
 from broker.model.revocation import attestation_keys
@@ -70,17 +79,17 @@ class Renewal:
     async def conclude(self, case: Case, previous: Attestation, nonce: SpentNonce) -> AttestAnswer:
         """Raises `Denied`, `Conflict` (another reattest came between), `Unavailable`."""
         denials = self._feed.denials
-        judgement = await self._judge.judge(case, DecisionKind.REATTEST, previous.id, previous=previous)
+        judgement = await self._ledger.once_decided(
+            lambda: self._judge.judge(case, DecisionKind.REATTEST, previous.id, previous=previous)
+        )
         fallen = fell_in_enforce(case.roles, judgement.verdicts, previous)
         if fallen is not None:
             own = next(item for item in judgement.decisions if item.id == fallen.decision_id)
             text = "its own evidence shows code that is not approved"
             await self._revoke(case, previous, judgement, own, text, nonce)
             raise _fallen(fallen)
-        # After its own evidence: what memory alone denies yet becomes durable with that.
-        if denials.cut(attestation_keys(previous), previous.as_of) is not None:
-            raise Denied(Reason.REVOKED, "the attestation was revoked")
-        refuse_banned(case, denials)
+        # After its own evidence: what memory alone refuses yet becomes durable with that.
+        await self._ledger.once_decided(lambda: _refuse_hit(previous, case, denials))
         refreshed = _refreshed(previous, case, judgement)
 
         async def work(tx: Transaction) -> _End:
@@ -93,6 +102,7 @@ class Renewal:
                 return _End.CUT
             if await loaded_hit(tx, denials.wide_bans(case.now), case.code) is not None:
                 return _End.BANNED
+            await refuse_undecided_case(tx, case, tuple(attestation_keys(previous)), denials)
             # The delta was judged against the record as it was read: two at once would lose one.
             if current != previous:
                 return _End.MOVED
@@ -101,7 +111,7 @@ class Renewal:
                 await tx.decisions.add(decision)
             return _End.KEPT if await tx.attestations.refresh(refreshed) else _End.ENDED
 
-        end = await self._state.transact(work)
+        end = await self._ledger.once_decided(lambda: self._state.transact(work))
         if end is _End.REPLAYED:
             raise used_before()
         if end is _End.BANNED:
@@ -137,7 +147,7 @@ class Renewal:
         denied = await self._ledger.deny(
             Denial(
                 id=revocation_id,
-                targets=instance_targets(previous, case.roles),
+                targets=instance_targets(previous, hold=holds(case.roles)),
                 attestations=(previous.id,),
                 wide=False,
                 actor="broker:reattest",
@@ -150,6 +160,14 @@ class Renewal:
         )
         if denied is None:
             raise used_before()
+
+
+async def _refuse_hit(previous: Attestation, case: Case, denials: DenySet) -> None:
+    keys = tuple(attestation_keys(previous))
+    if denials.cut(keys, previous.as_of) is not None:
+        raise Denied(Reason.REVOKED, "the attestation was revoked")
+    await refuse_banned(case, denials)
+    refuse_undecided(denials.early, keys, case.now)
 
 
 async def _keep(tx: Transaction, case: Case, judgement: Judgement) -> None:

@@ -74,8 +74,11 @@ class Verifier:
         self._nonces = Nonces(challenges, limits.challenges_pending)
         self._resting: dict[str, float] = {}
         judge = Judge(entropy=entropy, manifests=manifests, feed=feed, limits=limits)
-        self._outcome = Outcome(clock=clock, entropy=entropy, state=state, feed=feed, audit=audit)
-        self._admission = Admission(entropy, state, feed, audit, judge, self._outcome)
+        self._ledger = ledger
+        self._outcome = Outcome(
+            clock=clock, entropy=entropy, state=state, feed=feed, ledger=ledger, audit=audit
+        )
+        self._admission = Admission(entropy, state, feed, audit, judge, self._outcome, ledger)
         self._renewal = Renewal(entropy, state, feed, audit, judge, self._outcome, ledger)
 
     def challenge(self, spki: bytes) -> tuple[bytes, float]:
@@ -112,7 +115,7 @@ class Verifier:
                 raise Denied(Reason.EVIDENCE_REJECTED, "a first attestation carries the whole code set")
             code = CodeSet.of(unit for item in evidence for unit in item.units)
             case = make_case(identity, key, evidence, code, roles, as_of, now)
-            refuse_banned(case, self._feed.denials)
+            await self._ledger.once_decided(lambda: refuse_banned(case, self._feed.denials))
             return await self._admission.conclude(case, nonce, dry_run=order.dry_run)
         except LockstepError as error:
             await self._outcome.refused(error, nonce, identity, DecisionKind.ATTEST, now)

@@ -117,6 +117,7 @@ def make_verbs(
             backends=backends,
             state=state,
             feed=feed,
+            ledger=ledger,
             audit=audit,
             limits=bounds.issue(limits),
         ),

@@ -12,7 +12,7 @@ from dataclasses import replace
 from broker.errors import Denied, LockstepError, Unavailable
 from broker.issue.accounts import Openings
 from broker.issue.granting import Granted, IssueLimits, begin_end
-from broker.ledger import wide_hit
+from broker.ledger import Ledger, Undecided, refuse_undecided, wide_hit
 from broker.model.attestation import AttestationState
 from broker.model.credential import Grant, Issued, Lease, LeaseState
 from broker.model.decision import Decision, Effect
@@ -38,6 +38,7 @@ class Delivery:
         entropy: Entropy,
         state: StateStore,
         feed: RevocationFeed,
+        ledger: Ledger,
         audit: AuditLog,
         limits: IssueLimits,
     ) -> None:
@@ -45,6 +46,7 @@ class Delivery:
         self._entropy = entropy
         self._state = state
         self._feed = feed
+        self._ledger = ledger
         self._audit = audit
         self._limits = limits
         self._openings = Openings(clock, state, limits)
@@ -77,6 +79,7 @@ class Delivery:
         async def work(tx: Transaction) -> bool:
             attestation = await tx.attestations.get(lease.attestation_id)
             alive = attestation is not None and attestation.state is AttestationState.ALIVE
+            # What is not durable yet is left to the fence.
             hit = denials.cut(lease_keys(lease, granted.attestation), lease.as_of) is not None
             if alive and not hit and await tx.leases.replace(lease, LeaseState.PENDING):
                 return True
@@ -102,7 +105,7 @@ class Delivery:
         Raises `Denied` (revoked, banned), `Unavailable`; the credential is taken back.
         """
         try:
-            reason = await self._objection(lease, granted, as_of)
+            reason = await self._ledger.once_decided(lambda: self._objection(lease, granted, as_of))
         except LockstepError:
             # What is not delivered does not stay; what was delivered before was good until now.
             if granted.before is None:
@@ -156,19 +159,27 @@ class Delivery:
         denials = self._feed.denials
         if seq == as_of and not denials.anticipating:
             return None
+        now = self._clock.now()
         keys = tuple(lease_keys(lease, granted.attestation))
         if denials.cut(keys, as_of) is not None:
             return Reason.REVOKED
-        if denials.banned(keys, self._clock.now()) is not None:
+        if denials.banned(keys, now) is not None:
             return Reason.BANNED
 
         async def work(tx: Transaction) -> bool:
             if await wide_hit(tx, denials.wide_after(as_of), granted.attestation):
                 return True
             current = await tx.attestations.get(lease.attestation_id)
-            return current is None or current.state is AttestationState.REVOKED
+            if current is None or current.state is AttestationState.REVOKED:
+                return True
+            if await wide_hit(tx, denials.early.wide_cuts(), granted.attestation):
+                raise Undecided
+            return False
 
-        return Reason.REVOKED if await self._state.read(work) else None
+        if await self._state.read(work):
+            return Reason.REVOKED
+        refuse_undecided(denials.early, keys, now)
+        return None
 
     async def _end(self, lease: Lease, why: str, refusal: Decision | None = None) -> None:
         now = self._clock.now()

@@ -10,6 +10,7 @@ from broker.issue.delivery import Delivery
 from broker.issue.granting import Granted, Granting, IssueLimits, begin_end, claimed
 from broker.issue.returning import Cut, checked_offline, cut, usable
 from broker.issue.rules import Refused, is_good
+from broker.ledger import Ledger
 from broker.model.caller import OperatorCaller, WorkloadCaller
 from broker.model.credential import Lease, LeaseState
 from broker.model.decision import DecisionKind
@@ -47,6 +48,7 @@ class Issuer:
         backends: Mapping[str, CredentialBackend],
         state: StateStore,
         feed: RevocationFeed,
+        ledger: Ledger,
         audit: AuditLog,
         limits: IssueLimits,
     ) -> None:
@@ -56,9 +58,10 @@ class Issuer:
         self._backends = backends
         self._state = state
         self._feed = feed
+        self._ledger = ledger
         self._audit = audit
         self._granting = Granting(entropy, feed, limits)
-        self._delivery = Delivery(clock, entropy, state, feed, audit, limits)
+        self._delivery = Delivery(clock, entropy, state, feed, ledger, audit, limits)
 
     async def issue(self, caller: WorkloadCaller, role: str, request_id: str) -> IssueAnswer:
         """A lease and its secret.
@@ -84,7 +87,7 @@ class Issuer:
                 return await self._granting.refuse(tx, attestation, role, DecisionKind.ISSUE, unknown, now)
             return await self._granting.open(tx, attestation, wanted, backend, request_id, as_of, now)
 
-        granted = self._granted(await self._state.transact(work))
+        granted = self._granted(await self._ledger.once_decided(lambda: self._state.transact(work)))
         assert backend is not None  # noqa: S101 - nothing is granted without one
         issued = await self._delivery.make(backend, granted)
         lease = await self._delivery.activate(backend, granted, issued)
@@ -111,7 +114,7 @@ class Issuer:
                 return await self._granting.refuse(tx, attestation, lease.role, DecisionKind.RENEW, gone, now)
             return await self._granting.extend(tx, attestation, role, lease, as_of, now)
 
-        granted = self._granted(await self._state.transact(work))
+        granted = self._granted(await self._ledger.once_decided(lambda: self._state.transact(work)))
         lease, backend = granted.lease, self._backends[granted.lease.backend]
         issued = await self._delivery.renewed(backend, granted)
         await self._delivery.fence(backend, lease, granted, as_of)

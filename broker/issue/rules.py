@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from broker.errors import Conflict, Denied, LimitExceeded, LockstepError, NotFound, Unauthenticated
 from broker.issue.returning import Cut
-from broker.ledger import wide_hit
+from broker.ledger import Undecided, refuse_undecided, wide_hit
 from broker.model.account import Account
 from broker.model.appraisal import Status
 from broker.model.attestation import Attestation, AttestationState
@@ -47,7 +47,7 @@ class Refused:
 async def objection(
     tx: Transaction, denials: DenySet, attestation: Attestation, role: Role, now: float
 ) -> Refused | None:
-    """Why a role may not be granted to an attestation now; None where it may."""
+    """Why a role may not be granted to an attestation now; None where it may. Raises `Undecided`."""
     if attestation.state is AttestationState.REVOKED:
         return Refused(Reason.REVOKED, "the attestation was revoked")
     if attestation.state is not AttestationState.ALIVE or attestation.expires_at <= now:
@@ -69,23 +69,28 @@ async def objection(
         return Refused(Reason.BANNED, "banned until an operator lifts it")
     if await wide_hit(tx, denials.wide_after(attestation.as_of), attestation):
         return Refused(Reason.REVOKED, "it has loaded code that was revoked")
+    refuse_undecided(denials.early, keys, now)
+    if await wide_hit(tx, denials.early.wide_cuts(), attestation):
+        raise Undecided
     return None
 
 
 def renewal_objection(
     lease: Lease, attestation: Attestation, role: Role, denials: DenySet, now: float
 ) -> Refused | None:
-    """Why a lease may not be renewed, beside what stands against its role."""
+    """Why a lease may not be renewed, beside what stands against its role. Raises `Undecided`."""
     if lease.state is not LeaseState.ACTIVE or lease.expires_at <= now:
         return Refused(Reason.LEASE_ENDED, "the lease has ended: issue anew")
     if lease.backend != role.backend:
         return Refused(Reason.LEASE_ENDED, "the role has moved to another backend: issue anew")
-    if denials.cut(lease_keys(lease, attestation), lease.as_of) is not None:
+    keys = tuple(lease_keys(lease, attestation))
+    if denials.cut(keys, lease.as_of) is not None:
         return Refused(Reason.REVOKED, "the lease was revoked")
     if attestation.refreshed_at <= lease.issued_at:
         return Refused(Reason.STALE_EVIDENCE, "no evidence, no renewal: reattest first")
     if lease.max_expires_at <= now:
         return Refused(Reason.LEASE_ENDED, "the lease has reached its longest life: issue anew")
+    refuse_undecided(denials.early, keys, now)
     return None
 
 
@@ -116,7 +121,10 @@ def grant_of(
 
 
 async def is_good(tx: Transaction, denials: DenySet, lease: Lease, now: float) -> Attestation | None:
-    """The attestation of a lease whose credential may be relied on now; None where it may not."""
+    """The attestation of a lease whose credential may be relied on now; None where it may not.
+
+    What is decided and not durable yet counts: this says no to one question, and ends nothing.
+    """
     if lease.state is not LeaseState.ACTIVE or lease.expires_at <= now:
         return None
     attestation = await tx.attestations.get(lease.attestation_id)
@@ -126,9 +134,11 @@ async def is_good(tx: Transaction, denials: DenySet, lease: Lease, now: float) -
         or attestation.expires_at <= now
     ):
         return None
-    if denials.cut(lease_keys(lease, attestation), lease.as_of) is not None:
+    keys = tuple(lease_keys(lease, attestation))
+    if denials.cut(keys, lease.as_of) is not None or denials.early.cut(keys) is not None:
         return None
     # Granted by what the attestation was held against, which may be older than the lease.
-    if await wide_hit(tx, denials.wide_after(min(lease.as_of, attestation.as_of)), attestation):
+    wide = denials.wide_after(min(lease.as_of, attestation.as_of))
+    if await wide_hit(tx, (*denials.early.wide_cuts(), *wide), attestation):
         return None
     return attestation

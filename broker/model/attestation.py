@@ -74,7 +74,7 @@ class Attestation:
     def whereabouts(self) -> ProcessRef:
         """`place`, filled in with what the workload says of itself: may be used against it, never for it.
 
-        A lie here can only fail to match or bring a denial upon the liar.
+        It may find an attestation and may not excuse one: a lie brings a denial upon the liar, or is of no use.
         """
         place, stated = self.place, self.process
         return ProcessRef(

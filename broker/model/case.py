@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from broker.errors import Denied
 from broker.model.appraisal import Appraisal, Status
 from broker.model.attestation import ApplicationResult, Attestation
-from broker.model.denials import DenySet
 from broker.model.evidence import Assurance, CodeSet, Evidence, InstanceKey, ProcessRef, UnitHint
 from broker.model.identity import WorkloadIdentity
 from broker.model.manifest import ReferenceValues
@@ -145,9 +144,8 @@ def fell_in_enforce(
     return None
 
 
-def manifest_banned(denials: DenySet, reference: ReferenceValues, now: float) -> bool:
-    keys = [Selector(SelectorKind.MANIFEST, digest.hex()) for digest in reference.digests]
-    return denials.banned(keys, now) is not None
+def manifest_keys(reference: ReferenceValues) -> tuple[Selector, ...]:
+    return tuple(Selector(SelectorKind.MANIFEST, digest.hex()) for digest in reference.digests)
 
 
 def failing_hints(appraisals: Iterable[Appraisal]) -> tuple[UnitHint, ...]:

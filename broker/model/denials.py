@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 
+from broker.model.anticipation import Anticipation
 from broker.model.revocation import EntryKind, LogEntry, LogHead, NewEntry, Selector, chain_hash
 
 
 class DenySet:
     """The live part of the log, indexed: what a grant or a token is held against.
 
-    Owned by one event loop. `seq` is the last entry applied. What is anticipated
-    denies from the moment that it is decided, before its commit. Where it is not
-    known whether the commit came about, it denies until an entry says as much.
+    Owned by one event loop. `seq` is the last entry applied. Its questions are
+    answered by entries alone: what they say is durable, and may end what it hits.
+    What is decided and not durable yet is in `early`, and only refuses: it may
+    still be called off.
     """
 
     def __init__(self, head: LogHead) -> None:
@@ -22,56 +24,34 @@ class DenySet:
         self._by_seq: dict[int, LogEntry] = {}
         self._wide: dict[int, LogEntry] = {}
         self._notes: dict[int, int] = {}
-        self._early: dict[int, tuple[NewEntry, ...]] = {}
-        self._early_by_selector: dict[Selector, list[NewEntry]] = {}
-        self._unsure: set[int] = set()
-        self._tickets = 0
+        self.early = Anticipation()
 
     @property
     def seq(self) -> int:
         """Sequence of the last entry applied."""
         return self.head.seq
 
-    @property
-    def anticipating(self) -> bool:
-        """True while a revocation that is decided has not been applied as an entry."""
-        return bool(self._early)
-
     def __len__(self) -> int:
         return len(self._by_seq)
 
     # --- before the commit ------------------------------------------------------------------------
 
+    @property
+    def anticipating(self) -> bool:
+        """True while a revocation that is decided has not been applied as an entry."""
+        return bool(self.early)
+
     def anticipate(self, bodies: Iterable[NewEntry]) -> int:
-        """Deny at once what these say; a ticket for `settle` or `unsure`, one of which must follow."""
-        self._tickets += 1
-        self._early[self._tickets] = tuple(bodies)
-        for body in self._early[self._tickets]:
-            self._early_by_selector.setdefault(body.selector, []).append(body)
-        return self._tickets
+        """Refuse at once what these say; a ticket for `settle` or `unsure`, one of which must follow."""
+        return self.early.add(bodies)
 
     def settle(self, ticket: int) -> None:
         """The entries have been applied, or will never be written: the anticipation ends."""
-        self._unsure.discard(ticket)
-        for body in self._early.pop(ticket, ()):
-            waiting = self._early_by_selector[body.selector]
-            waiting.remove(body)
-            if not waiting:
-                del self._early_by_selector[body.selector]
+        self.early.settle(ticket)
 
     def unsure(self, ticket: int) -> None:
-        """Whether it was written is not known: deny on, until an entry says the same or a lift undoes it."""
-        if ticket in self._early:
-            self._unsure.add(ticket)
-
-    def _resolve(self, body: NewEntry) -> None:
-        """An entry has come: what was unsure about it is settled, each selector by itself."""
-        for ticket in tuple(self._unsure):
-            kept = tuple(early for early in self._early[ticket] if not _answers(body, early))
-            if len(kept) != len(self._early[ticket]):
-                self.settle(ticket)
-                if kept:
-                    self._unsure.add(self.anticipate(kept))
+        """Whether it was written is not known: refuse on, until an entry says the same or a lift undoes it."""
+        self.early.unsure(ticket)
 
     # --- the log ----------------------------------------------------------------------------------
 
@@ -102,8 +82,8 @@ class DenySet:
     def _take(self, entry: LogEntry) -> None:
         body = entry.body
         # What is read anew from before a doubt says nothing about it.
-        if self._unsure and entry.seq > self.head.seq:
-            self._resolve(body)
+        if self.early and entry.seq > self.head.seq:
+            self.early.answer(body)
         if body.kind is not EntryKind.REVOKED:
             self._notes[entry.seq] = body.refers_to
             if body.kind is EntryKind.LIFTED:
@@ -134,7 +114,7 @@ class DenySet:
         gone = [
             entry
             for entry in self._by_seq.values()
-            if not _bans(entry.body, now) and (not entry.body.cut or entry.body.at < cut_before)
+            if not entry.body.bans(now) and (not entry.body.cut or entry.body.at < cut_before)
         ]
         for entry in gone:
             del self._by_seq[entry.seq]
@@ -153,20 +133,14 @@ class DenySet:
     def banned(self, keys: Iterable[Selector], now: float) -> NewEntry | None:
         """The first ban that refuses a new grant to any of the keys."""
         for key in keys:
-            for body in self._early_by_selector.get(key, ()):
-                if _bans(body, now):
-                    return body
             for entry in self._by_selector.get(key, ()):
-                if _bans(entry.body, now):
+                if entry.body.bans(now):
                     return entry.body
         return None
 
     def cut(self, keys: Iterable[Selector], as_of: int) -> NewEntry | None:
         """The first cut after `as_of` that kills what was granted then."""
         for key in keys:
-            for body in self._early_by_selector.get(key, ()):
-                if body.cut:
-                    return body
             for entry in self._by_selector.get(key, ()):
                 if entry.body.cut and entry.seq > as_of:
                     return entry.body
@@ -178,7 +152,7 @@ class DenySet:
         Those that are expanded count too: what was granted while the expansion
         ran may not have been there to be found.
         """
-        found = [body for body in self._early_wide() if body.cut]
+        found = []
         # In order of sequence: the newest first, and nothing older than `as_of` is looked at.
         for seq in reversed(self._wide):
             if seq <= as_of:
@@ -189,27 +163,8 @@ class DenySet:
 
     def wide_bans(self, now: float) -> tuple[NewEntry, ...]:
         """Every live ban on a digest or a package."""
-        bodies = (*self._early_wide(), *(entry.body for entry in self._wide.values()))
-        return tuple(body for body in bodies if _bans(body, now))
-
-    def _early_wide(self) -> Iterator[NewEntry]:
-        for bodies in self._early.values():
-            yield from (body for body in bodies if body.selector.kind.wide)
+        return tuple(entry.body for entry in self._wide.values() if entry.body.bans(now))
 
     def live(self) -> tuple[LogEntry, ...]:
         """All live entries in order: the snapshot for a watcher."""
         return tuple(self._by_seq[seq] for seq in sorted(self._by_seq))
-
-
-def _bans(body: NewEntry, now: float) -> bool:
-    return body.ban and (body.until is None or now < body.until)
-
-
-def _answers(entry: NewEntry, early: NewEntry) -> bool:
-    """True where an entry says all that was anticipated of its selector, or lifts it."""
-    if entry.selector != early.selector or entry.kind is EntryKind.EXPANDED:
-        return False
-    if entry.kind is EntryKind.LIFTED or entry.revocation_id == early.revocation_id:
-        return True
-    lasts = entry.until is None or (early.until is not None and early.until <= entry.until)
-    return (entry.cut or not early.cut) and (not early.ban or (entry.ban and lasts))

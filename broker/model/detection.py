@@ -78,7 +78,7 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class DetectionRecord:
-    """A report with how it ended."""
+    """A report with how it ended. `siblings` is how many more than `instances` a ban of their identity stops."""
 
     id: str
     detection: Detection
@@ -89,3 +89,4 @@ class DetectionRecord:
     instances: tuple[str, ...]
     received_at: float
     decided_by: str = ""
+    siblings: int = 0

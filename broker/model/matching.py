@@ -5,7 +5,7 @@ from __future__ import annotations
 from broker.model.attestation import Attestation
 from broker.model.detection import DetectionSubject
 from broker.model.evidence import ProcessRef
-from broker.model.revocation import Selector, SelectorKind, process_value
+from broker.model.revocation import Selector, SelectorKind, place_keys, process_value
 
 _HEX_KINDS = (SelectorKind.MANIFEST, SelectorKind.DIGEST, SelectorKind.KEY)
 MAX_VALUE = 2048
@@ -33,12 +33,18 @@ def subject_selectors(subject: DetectionSubject) -> tuple[Selector, ...]:
     return tuple(found)
 
 
-def elsewhere(attestation: Attestation, process: ProcessRef) -> bool:
-    """True where an attestation is known to run in another place than a process: a sidecar of its pod, another node.
+def vouched(attestation: Attestation, selector: Selector) -> bool:
+    """True where somebody other than the workload says that a selector hits it: the verified identity, or a sensor."""
+    if selector.kind is SelectorKind.IDENTITY:
+        return attestation.identity.name == selector.value
+    return selector in place_keys(attestation.place)
+
+
+def elsewhere(where: ProcessRef, process: ProcessRef) -> bool:
+    """True where a place is another than a process's: a sidecar of its pod, another node.
 
     The process id is not compared: what a workload starts in its own container is the workload's.
     """
-    where = attestation.whereabouts
     return _contradict(
         (process.node, where.node),
         (process.boot_id, where.boot_id),
@@ -47,8 +53,18 @@ def elsewhere(attestation: Attestation, process: ProcessRef) -> bool:
     )
 
 
+def another_process(attestation: Attestation, process: ProcessRef) -> bool:
+    """True where a sensor says that it is one certain process, and not this one."""
+    place = attestation.place
+    return place.exact() and process_value(place) != process_value(process)
+
+
 def may_be(attestation: Attestation, process: ProcessRef) -> bool:
-    """True where nothing that both sides say contradicts; the node was compared before."""
+    """True where nothing that both sides say contradicts; the node was compared before.
+
+    What a workload says of itself counts here: half a process is no fact either, and all of a
+    node must not be banned for one that is none of ours.
+    """
     where = attestation.whereabouts
     return not _contradict(
         (process.boot_id, where.boot_id),

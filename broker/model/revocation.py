@@ -99,6 +99,10 @@ class NewEntry:
     refers_to: int = 0
     audience: str = ""
 
+    def bans(self, now: float) -> bool:
+        """True where it bans at `now` (seconds, UTC)."""
+        return self.ban and (self.until is None or now < self.until)
+
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from broker.ledger import Denial, Ledger, instance_targets, quarantine_targets
+from broker.ledger import Denial, Ledger
 from broker.model.appraisal import Finding
 from broker.model.decision import Decision, DecisionKind, Effect
 from broker.model.detection import Detection, DetectionKind, DetectionRecord, DetectionState
 from broker.model.requests import ReportAnswer
-from broker.model.role import Action, DetectorPolicy, Mode
+from broker.model.role import DetectorPolicy, Mode
 from broker.ports import AuditLog, Clock, Entropy, StateStore, Transaction
-from broker.report.match import Hit
+from broker.report.caps import room, siblings
+from broker.report.sentence import Sentence
+from broker.report.standing import Hit
 from lockstep.formats import FindingReason, Reason, UnitKind
 
 _KIND_OF_CODE = {
@@ -29,21 +31,6 @@ class ReportLimits:
 
     quarantine: float = 900.0
     replay: float = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Sentence:
-    """What is to be done about some hits.
-
-    `certain` where the report names them; `cost` is what it takes of the
-    detector's cap, 0 where none applies; `held` says why a ban waits for an
-    operator, empty where it does not.
-    """
-
-    action: Action
-    certain: bool
-    cost: int = 0
-    held: str = ""
 
 
 class Acting:
@@ -73,20 +60,24 @@ class Acting:
         sentence: Sentence,
         now: float,
     ) -> ReportAnswer | None:
-        """Deny the hits; None where others have used up the cap meanwhile. Raises `Unavailable`."""
-        revoke = sentence.action is Action.REVOKE
-        if revoke:
-            targets = [target for hit in hits for target in instance_targets(hit.attestation, hit.roles)]
-        else:
-            until = now + self._limits.quarantine
-            targets = [
-                target
-                for hit in hits
-                for target in quarantine_targets(hit.attestation, hit.roles, until, certain=sentence.certain)
-            ]
-        effect = Effect.REVOKED if revoke else Effect.QUARANTINED
+        """Deny the hits; None where that is beyond the cap. Raises `Unavailable`."""
+        targets = sentence.targets(hits, now + self._limits.quarantine)
+        others = 0
+
+        async def fits(tx: Transaction) -> bool:
+            nonlocal others
+            if not sentence.cost:
+                return True
+            others = await siblings(tx, targets, hits)
+            return await room(tx, policy, now, revokes=sentence.revokes) >= sentence.cost + others
+
+        # Looked at before as well: what is called off in the transaction has kept others waiting.
+        if not await self._state.read(fits):
+            return None
+        effect = Effect.REVOKED if sentence.revokes else Effect.QUARANTINED
         decision = self._decision(detection, hits, effect, now)
-        decision = replace(decision, revocation_id=self._entropy.identifier("V", now))
+        told = "; ".join(text for text in (decision.detail, sentence.note) if text)
+        decision = replace(decision, revocation_id=self._entropy.identifier("V", now), detail=told)
         state = DetectionState.HELD if sentence.held else DetectionState.APPLIED
         reason = f"{sentence.held}: banned for a time" if sentence.held else decision.detail
         record = _record(detection, decision, state, reason, now)
@@ -94,14 +85,14 @@ class Acting:
 
         async def first(tx: Transaction) -> bool:
             nonlocal beyond
-            beyond = sentence.cost > 0 and await room(tx, policy, now) < sentence.cost
-            return not beyond and await self._keep(tx, record)
+            beyond = not await fits(tx)
+            return not beyond and await self._keep(tx, replace(record, siblings=others))
 
         denied = await self._ledger.deny(
             Denial(
                 id=decision.revocation_id,
-                targets=tuple(targets),
-                attestations=record.instances if revoke else (),
+                targets=targets,
+                attestations=record.instances if sentence.revokes else (),
                 wide=False,
                 actor=f"detector:{detection.detector}",
                 reason=decision.detail,
@@ -167,7 +158,7 @@ class Acting:
         first = hits[0] if hits else None
         found = detection.object
         name = found.name or found.path or "code"
-        result = first.attestation.result_for(first.roles[0].manifests) if first else None
+        stand = first.foremost if first else None
         finding = Finding(
             FindingReason.UNIT_NOT_APPROVED,
             _KIND_OF_CODE.get(detection.kind),
@@ -175,7 +166,7 @@ class Acting:
             found.path,
             found.name,
         )
-        enforced = any(role.mode is Mode.ENFORCE for hit in hits for role in hit.roles)
+        enforced = any(hit.enforced for hit in hits)
         return Decision(
             id=self._entropy.identifier("D", now),
             kind=DecisionKind.DETECTION,
@@ -185,10 +176,10 @@ class Acting:
             mode=None if first is None else Mode.ENFORCE if enforced else Mode.OBSERVE,
             identity=first.attestation.identity.name if first else "",
             attestation_id=first.attestation.id if first else "",
-            role=first.roles[0].name if first else "",
-            role_version=first.roles[0].version if first else b"",
-            application=result.application if result else "",
-            manifests=result.manifests if result else (),
+            role=stand.role if stand else "",
+            role_version=stand.version if stand else b"",
+            application=stand.application if stand else "",
+            manifests=stand.manifests if stand else (),
             code_set=first.attestation.code_set if first else b"",
             findings=(finding,),
             findings_total=1,
@@ -197,14 +188,6 @@ class Acting:
             actor=f"detector:{detection.detector}",
             detail=f"{detection.kind}: {name[:200]}",
         )
-
-
-async def room(tx: Transaction, policy: DetectorPolicy, now: float) -> int:
-    """How many more instances a detector may revoke in its period; one is always in the cap itself."""
-    used = await tx.detections.applied_instances(policy.name, now - policy.cap.period)
-    # A share of those that were there before it began: what it has hit is not alive any more.
-    fleet = await tx.attestations.count_alive() + used
-    return max(1, min(policy.cap.instances, int(policy.cap.share * fleet))) - used
 
 
 def _record(

@@ -7,22 +7,18 @@ from dataclasses import dataclass
 
 from broker.model.attestation import Attestation, AttestationState
 from broker.model.detection import DetectionState, DetectionSubject
-from broker.model.matching import elsewhere, may_be, subject_selectors
+from broker.model.evidence import ProcessRef
+from broker.model.matching import another_process, elsewhere, may_be, subject_selectors, vouched
 from broker.model.revocation import Selector, SelectorKind
-from broker.model.role import Role
 from broker.ports import RevocationFeed, StateStore, Transaction
 
 MATCH_LIMIT = 1000
 
-_ONE_INSTANCE = frozenset(
-    {SelectorKind.ATTESTATION, SelectorKind.PROCESS, SelectorKind.CONTAINER, SelectorKind.POD}
-)
-"""Selectors of one instance, however many attestations it has made: more of them must not buy it a cap."""
-
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Whom a report means: `exact` where it names them, `instance` where that is one of ours and no more.
+    """Whom a report means: `exact` where it names them, `instance` where that is one of ours and no more, however
+    many attestations it has made (more of them must not buy it a cap), `whole` where these are all.
 
     `state` is set where the report ends here, `reason` says why.
     """
@@ -30,16 +26,9 @@ class Match:
     attestations: tuple[Attestation, ...] = ()
     exact: bool = True
     instance: bool = True
+    whole: bool = True
     state: DetectionState | None = None
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """An instance that a report counts against, in some of its roles."""
-
-    attestation: Attestation
-    roles: tuple[Role, ...]
 
 
 class Matcher:
@@ -50,34 +39,18 @@ class Matcher:
         self._feed = feed
 
     async def match(self, subject: DetectionSubject, now: float) -> Match:
-        """Most exact first; what a level does not find, the next wider one may.
-
-        A subject that is fully named and not ours is unrelated; one that is
+        """A subject that is fully named and not ours is unrelated; one that is
         incomplete and could be ours is matched loosely.
         """
         selectors = subject_selectors(subject)
         if not selectors:
             return await self._loosely(subject)
-
-        async def work(tx: Transaction) -> tuple[Selector, Attestation | None, Sequence[Attestation]] | None:
-            for selector in selectors:
-                if selector.kind is SelectorKind.ATTESTATION:
-                    named = await tx.attestations.get(selector.value)
-                    alive = [named] if named is not None and named.state is AttestationState.ALIVE else []
-                    return selector, named, alive
-                found = await tx.attestations.alive_by(selector, MATCH_LIMIT)
-                fitting = [item for item in found if not elsewhere(item, subject.process)]
-                if fitting:
-                    return selector, None, fitting
-            return None
-
-        found = await self._state.read(work)
+        if selectors[0].kind is SelectorKind.ATTESTATION:
+            found = await self._named(selectors[0])
+        else:
+            found = await self._state.read(lambda tx: _seen(tx, selectors, subject.process))
         if found is not None:
-            selector, named, alive = found
-            if alive:
-                return Match(tuple(alive), instance=selector.kind in _ONE_INSTANCE)
-            if named is not None:
-                return ended(named)
+            return found
         last = await self._last(selectors)
         if last is not None:
             return ended(last)
@@ -85,6 +58,12 @@ class Matcher:
         if denials.cut(selectors, 0) is not None or denials.banned(selectors, now) is not None:
             return Match(state=DetectionState.DUPLICATE, reason="already revoked")
         return Match(state=DetectionState.UNRELATED, reason="no attested workload")
+
+    async def _named(self, selector: Selector) -> Match | None:
+        named = await self._state.read(lambda tx: tx.attestations.get(selector.value))
+        if named is None:
+            return None
+        return Match((named,)) if named.state is AttestationState.ALIVE else ended(named)
 
     async def _last(self, selectors: Sequence[Selector]) -> Attestation | None:
         """Whose process this was: a second detector often sees what the first has ended."""
@@ -102,7 +81,36 @@ class Matcher:
         fitting = tuple(found for found in alive if may_be(found, subject.process))
         if not fitting:
             return Match(state=DetectionState.UNMATCHED, reason="nobody fits the subject")
-        return Match(fitting, exact=False, instance=False)
+        return Match(fitting, exact=False, instance=False, whole=len(alive) < MATCH_LIMIT)
+
+
+async def _seen(tx: Transaction, selectors: Sequence[Selector], process: ProcessRef) -> Match | None:
+    """Whom places and an identity mean, most exact first; None where nobody.
+
+    What somebody else vouches for decides. What a workload says of itself adds it to those who are meant, or picks
+    it among the instances of the identity that is named; it takes nobody out, neither itself nor another.
+    """
+    certain: dict[str, Attestation] = {}
+    stated: dict[str, Attestation] = {}
+    whole, exact, wide = True, False, False
+    for selector in selectors:
+        by_identity = selector.kind is SelectorKind.IDENTITY
+        if by_identity and (certain or any(vouched(item, selector) for item in stated.values())):
+            break
+        found = await tx.attestations.alive_by(selector, MATCH_LIMIT)
+        whole = whole and len(found) < MATCH_LIMIT
+        sure = {item.id: item for item in found if vouched(item, selector)}
+        if not certain and not stated:
+            said = (item for item in found if item.id not in sure)
+            stated = {item.id: item for item in said if not elsewhere(item.whereabouts, process)}
+        here = {name: item for name, item in sure.items() if not elsewhere(item.place, process)}
+        certain.update(here)
+        exact = exact or (selector.kind is SelectorKind.PROCESS and bool(here))
+        wide = wide or (by_identity and bool(here))
+    if exact:
+        certain = {name: item for name, item in certain.items() if not another_process(item, process)}
+    meant = {**certain, **stated}
+    return Match(tuple(meant.values()), instance=not wide, whole=whole) if meant else None
 
 
 def ended(attestation: Attestation) -> Match:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -13,7 +13,7 @@ from broker.model.caller import WorkloadCaller
 from broker.model.decision import Effect
 from broker.model.detection import Detection, DetectionKind, DetectionState, DetectionSubject
 from broker.model.requests import ReportAnswer
-from broker.model.role import Action, Cap, DetectorPolicy, Mode, Rate, Role
+from broker.model.role import Action, Cap, DetectorPolicy, Rate
 from broker.ports import (
     AuditLog,
     Clock,
@@ -23,9 +23,12 @@ from broker.ports import (
     RevocationFeed,
     RoleSource,
     StateStore,
+    Transaction,
 )
-from broker.report.acting import Acting, ReportLimits, Sentence, room
-from broker.report.match import MATCH_LIMIT, Hit, Match, Matcher, ended
+from broker.report.acting import Acting, ReportLimits
+from broker.report.match import Match, Matcher, ended
+from broker.report.sentence import Sentence, sentences
+from broker.report.standing import Hit, Stand, stands
 from lockstep.formats import UnitKind
 
 SELF = DetectorPolicy(
@@ -136,12 +139,12 @@ class Reporter:
     ) -> ReportAnswer:
         if match.state is not None:
             return await self._acting.record(detection, match.state, match.reason, (), Effect.NONE, now)
-        hits, excused = await self._hits(detection, policy, match.attestations)
+        hits, excused = await self._hits(detection, policy, match.attestations, now)
         if not hits:
             state = DetectionState.UNRELATED if excused else DetectionState.REJECTED
-            why = "approved by the manifest" if excused else "outside the detector's scope"
+            why = "approved by the manifest" if excused else _beyond(policy, detection)
             return await self._acting.record(detection, state, why, (), Effect.NONE, now)
-        enforced = [hit for hit in hits if _enforcing(hit.roles)]
+        enforced = [hit for hit in hits if hit.enforced]
         action = policy.action_for(detection.kind)
         if not enforced or action is Action.OBSERVE or detection.kind in _OF_THE_SENSOR:
             why = f"{detection.kind} is only observed" if enforced else "the role observes"
@@ -149,34 +152,39 @@ class Reporter:
         return await self._sentence(detection, policy, match, enforced, action, now)
 
     async def _hits(
-        self, detection: Detection, policy: DetectorPolicy, attestations: Sequence[Attestation]
+        self, detection: Detection, policy: DetectorPolicy, attestations: Sequence[Attestation], now: float
     ) -> tuple[list[Hit], bool]:
         """Those that the report counts against; and whether the manifest approves what somebody ran."""
         book = self._roles.current()
+        # Never where the workload says that it runs: it would choose who may speak of it.
+        named = detection.subject.process.node
+        seen = [item for item in attestations if policy.covers_node(item.place.node or named)]
+
+        async def look(tx: Transaction) -> list[tuple[Attestation, Sequence[Stand]]]:
+            return [(item, await stands(tx, item, book, now)) for item in seen]
+
         excused = False
         hits = []
-        for attestation in attestations:
-            if not policy.covers_node(attestation.whereabouts.node):
-                continue
-            roles = []
-            for role in book.roles_for(attestation.identity):
-                if policy.covers(role.name) and attestation.result_for(role.manifests) is not None:
-                    if await self._approved(attestation, role, detection):
-                        excused = True
-                    else:
-                        roles.append(role)
-            if roles:
-                hits.append(Hit(attestation, tuple(roles)))
+        for attestation, found in await self._state.read(look) if seen else ():
+            against = []
+            for stand in found:
+                if not policy.covers(stand.role):
+                    continue
+                if await self._approved(stand, detection):
+                    excused = True
+                else:
+                    against.append(stand)
+            if against:
+                hits.append(Hit(attestation, tuple(against)))
         return hits, excused
 
-    async def _approved(self, attestation: Attestation, role: Role, detection: Detection) -> bool:
+    async def _approved(self, stand: Stand, detection: Detection) -> bool:
         """Code that the workload's manifest for this role approves is no violation of it."""
         digest = detection.object.digest
-        result = attestation.result_for(role.manifests)
         kinds = _BY_CONTENT.get(detection.kind)
-        if not digest or kinds is None or result is None or not result.manifests:
+        if not digest or kinds is None or not stand.manifests:
             return False
-        reference = await self._manifests.by_digests(result.manifests)
+        reference = await self._manifests.by_digests(stand.manifests)
         return reference is not None and reference.approves_digest(digest, kinds)
 
     async def _sentence(
@@ -188,30 +196,18 @@ class Reporter:
         action: Action,
         now: float,
     ) -> ReportAnswer:
-        if not match.exact:
-            # It could be any of these: none gets anything new until somebody has looked.
-            sentence = Sentence(Action.QUARANTINE, certain=False, held=f"could be any of {len(hits)}")
-        elif policy is SELF or action is not Action.REVOKE:
-            sentence = Sentence(action, certain=True)
-        else:
-            sentence = Sentence(action, certain=True, cost=1 if match.instance else len(hits))
-        whole = len(match.attestations) < MATCH_LIMIT
-        if sentence.cost == 0 or (whole and await self._room(policy, now) >= sentence.cost):
-            answer = await self._acting.deny(detection, policy, hits, sentence, now)
-            if answer is not None:
-                return answer
-        # Beyond the cap nothing is dropped: one instance waits in a timed ban, many wait for an operator.
-        if match.instance:
-            held = Sentence(Action.QUARANTINE, certain=True, held="beyond the cap")
-            answer = await self._acting.deny(detection, policy, hits, held, now)
-            if answer is not None:
-                return answer
+        # Nothing caps what names nobody but itself.
+        possible = [Sentence(action)] if policy is SELF else sentences(match, hits, action)
+        for sentence in possible:
+            # Where these are not all, how many they are is not known either.
+            if match.whole or not sentence.cost:
+                answer = await self._acting.deny(detection, policy, hits, sentence, now)
+                if answer is not None:
+                    return answer
         why = f"{len(hits)} instances are beyond the cap"
         return await self._acting.record(detection, DetectionState.HELD, why, hits, Effect.HELD, now)
 
-    async def _room(self, policy: DetectorPolicy, now: float) -> int:
-        return await self._state.read(lambda tx: room(tx, policy, now))
 
-
-def _enforcing(roles: Iterable[Role]) -> bool:
-    return any(role.mode is Mode.ENFORCE for role in roles)
+def _beyond(policy: DetectorPolicy, detection: Detection) -> str:
+    unsaid = bool(policy.nodes) and not detection.subject.process.node
+    return "outside the detector's scope" + (": it has nodes, and the report names none" if unsaid else "")

@@ -325,7 +325,7 @@ async def test_what_was_pruned_before_it_was_heard(
     await state.transact(prune)
     assert await feed.catch_up() == 3
     assert [number for number in (1, 2, 3) if not denies(feed, number)] == gone
-    assert feed.denials.banned([held.selector], 0.0) == held
+    assert feed.denials.early.banned([held.selector], 0.0) == held
     with pytest.raises(LimitExceeded):
         await watcher.next(0.0)
     await announced(state, feed, [ban(4)])

@@ -169,8 +169,9 @@ class MemoryAttestations(Store):
         everyone = _after(self._view.read.attestations, after)
         return [item for item in everyone if item.refreshed_at >= since and self._has(item, wanted)][:limit]
 
-    async def count_alive(self) -> int:
-        return sum(item.state is AttestationState.ALIVE for item in self._view.read.attestations.values())
+    async def count_alive(self, identity: str = "") -> int:
+        alive = [a for a in self._view.read.attestations.values() if a.state is AttestationState.ALIVE]
+        return sum(identity in ("", item.identity.name) for item in alive)
 
     async def due(self, now: float, limit: int) -> Sequence[str]:
         alive = AttestationState.ALIVE
@@ -409,6 +410,21 @@ class MemoryDetections(Store):
                 hits = self._view.read.hits
                 found.update(item for item in record.instances if (record.revocation_id, item) in hits)
         return len(found)
+
+    def _denied(self, detector: str, since: float) -> Sequence[DetectionRecord]:
+        return [
+            record
+            for record in self._view.read.detections.values()
+            if record.revocation_id and record.detection.detector == detector and record.received_at >= since
+        ]
+
+    async def denied_instances(self, detector: str, since: float) -> int:
+        return len({item for record in self._denied(detector, since) for item in record.instances})
+
+    async def siblings(self, detector: str, since: float, revoked_only: bool) -> int:
+        revoked = {owner for owner, _ in self._view.read.hits}
+        found = self._denied(detector, since)
+        return sum(item.siblings for item in found if not revoked_only or item.revocation_id in revoked)
 
     async def page(
         self, states: Sequence[DetectionState], limit: int, after: str = ""

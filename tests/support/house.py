@@ -227,7 +227,9 @@ class House:
             rates=rates,
             limits=self.attest_limits,
         )
-        self.issuer = Issuer(**world, **people, **feed, backends=self.backends, limits=self.issue_limits)
+        self.issuer = Issuer(
+            **world, **people, **feed, **ledger, backends=self.backends, limits=self.issue_limits
+        )
         self.reporter = Reporter(
             **world,
             **people,

@@ -192,6 +192,7 @@ def detection(number: int = 1, **changes: Any) -> DetectionRecord:
         instances=("att-000001", "att-000002"),
         received_at=NOW + number,
         decided_by="operator:root",
+        siblings=7,
     )
     return replace(found, **changes)
 

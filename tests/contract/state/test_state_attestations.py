@@ -221,6 +221,12 @@ async def test_due_and_alive(state: StateStore) -> None:
         await call.attestations.add(attestation(number, expires_at=NOW + expires))
     await call.attestations.add(attestation(5, expires_at=NOW, state=AttestationState.EXPIRED))
     assert await call.attestations.count_alive() == 4
+    await call.attestations.add(attestation(6, identity=identity("other")))
+    assert await call.attestations.count_alive(identity("other").name) == 1
+    assert await call.attestations.count_alive(attestation().identity.name) == 4
+    assert await call.attestations.count_alive("nobody") == 0
+    await call.attestations.end([attestation(6).id], AttestationState.REVOKED)
+    assert await call.attestations.count_alive(identity("other").name) == 0
     assert await call.attestations.due(NOW + 9, 10) == []
     assert await call.attestations.due(NOW + 20, 10) == ["att-000002", "att-000004", "att-000003"]
     assert await call.attestations.due(NOW + 20, 1) == ["att-000002"]

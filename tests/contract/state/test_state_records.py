@@ -69,6 +69,24 @@ async def test_applied_instances_are_distinct(state: StateStore) -> None:
     assert await call.detections.applied_instances("never", 0.0) == 0
 
 
+async def test_what_a_detector_denied_and_what_that_stopped_besides(state: StateStore) -> None:
+    call = Call(state)
+    await call.revocations.hit("rev-000001", ["a", "b"])
+    await call.detections.add(detection(1, instances=("a", "b"), siblings=3))
+    banned = detection(2, instances=("b", "c"), siblings=5, revocation_id="rev-000002")
+    await call.detections.add(replace(banned, state=DetectionState.HELD))
+    await call.detections.add(detection(3, instances=("d",), siblings=9, revocation_id=""))
+    other = detection(4, instances=("e",))
+    await call.detections.add(replace(other, detection=replace(other.detection, detector="other")))
+    assert await call.detections.denied_instances("falco", 0.0) == 3
+    assert await call.detections.denied_instances("falco", NOW + 2) == 2
+    assert await call.detections.denied_instances("never", 0.0) == 0
+    assert await call.detections.siblings("falco", 0.0, False) == 8
+    assert await call.detections.siblings("falco", 0.0, True) == 3
+    assert await call.detections.siblings("falco", NOW + 2, True) == 0
+    assert await call.detections.siblings("never", 0.0, False) == 0
+
+
 async def test_pages_of_detections(state: StateStore) -> None:
     call = Call(state)
     for number, item in enumerate([*DetectionState, *DetectionState], 1):

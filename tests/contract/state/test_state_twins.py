@@ -135,8 +135,8 @@ revocations = st.builds(
     times,
 )
 detections = st.builds(
-    lambda number, event, state, at, hits: replace(
-        detection(number, state=state, received_at=at, instances=tuple(hits)),
+    lambda number, event, state, at, hits, more: replace(
+        detection(number, state=state, received_at=at, instances=tuple(hits), siblings=more),
         detection=replace(detection(number).detection, event_id=event),
     ),
     numbers,
@@ -144,6 +144,7 @@ detections = st.builds(
     st.sampled_from(DetectionState),
     times,
     id_lists("att"),
+    st.integers(0, 3),
 )
 manifests = st.builds(
     lambda version, name, state: manifest(version, name, state=state),
@@ -166,7 +167,7 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "attestations.end": (id_lists("att"), st.sampled_from(list(AttestationState)[1:])),
     "attestations.alive_by": (selectors, limits, ids("att")),
     "attestations.loaded": (digests, times, limits),
-    "attestations.count_alive": (),
+    "attestations.count_alive": (st.sampled_from(["", identity("a").name, "nobody"]),),
     "attestations.due": (times, limits),
     "code.put": (codes,),
     "code.get": (codes.map(lambda code: code.digest),),
@@ -201,6 +202,8 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "detections.set_state": (ids("det"), st.sampled_from(DetectionState), st.just("who"), st.just("why")),
     "detections.by_event": (st.just("falco"), st.sampled_from(["e1", "e2"])),
     "detections.applied_instances": (st.just("falco"), times),
+    "detections.denied_instances": (st.just("falco"), times),
+    "detections.siblings": (st.just("falco"), times, st.booleans()),
     "detections.page": (some(DetectionState), limits, ids("det")),
     "decisions.add": (st.builds(lambda number, at: decision(number, at=at), numbers, times),),
     "decisions.get": (ids("dec"),),
@@ -233,6 +236,7 @@ FAMILIES = [
     ("leases",),
     ("revocations",),
     ("detections",),
+    ("detections", "revocations"),
     ("decisions", "roles", "replays"),
     ("manifests",),
 ]

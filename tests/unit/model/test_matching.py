@@ -11,7 +11,15 @@ from broker.model.attestation import Attestation, AttestationState
 from broker.model.detection import DetectionSubject
 from broker.model.evidence import Assurance, InstanceKey, ProcessRef
 from broker.model.identity import InstanceClaims, WorkloadIdentity
-from broker.model.matching import elsewhere, may_be, selector_problem, subject_selectors, text_problem
+from broker.model.matching import (
+    another_process,
+    elsewhere,
+    may_be,
+    selector_problem,
+    subject_selectors,
+    text_problem,
+    vouched,
+)
 from broker.model.revocation import Selector, SelectorKind
 
 PROCESS = ProcessRef("node", "boot", 7, 9, 0, "c-1", "pod-1")
@@ -114,12 +122,35 @@ class TestPlaces:
     def test_elsewhere_is_another_place_and_not_another_process(
         self, said: dict[str, Any], away: bool
     ) -> None:
-        assert elsewhere(attestation(), replace(ProcessRef(), **said)) is away
+        assert elsewhere(attestation().whereabouts, replace(ProcessRef(), **said)) is away
 
     def test_what_the_identity_claims_outranks_what_the_workload_says(self) -> None:
         found = attestation(claims=InstanceClaims(pod_uid="pod-9"))
-        assert elsewhere(found, ProcessRef(pod_uid="pod-1"))
-        assert not elsewhere(found, ProcessRef(pod_uid="pod-9"))
+        assert elsewhere(found.whereabouts, ProcessRef(pod_uid="pod-1"))
+        assert not elsewhere(found.whereabouts, ProcessRef(pod_uid="pod-9"))
+
+    @pytest.mark.parametrize(
+        ("level", "claims", "hit"),
+        [
+            (Assurance.SELF, NOWHERE, {"identity"}),
+            (Assurance.SELF, InstanceClaims(pod_uid="pod-1"), {"identity", "pod"}),
+            (Assurance.SELF, InstanceClaims(container_id="c-1"), {"identity", "container"}),
+            (Assurance.WITNESSED, NOWHERE, {"identity", "pod", "container", "process"}),
+        ],
+    )
+    def test_at_level_self_only_the_identity_vouches(
+        self, level: Assurance, claims: InstanceClaims, hit: set[str]
+    ) -> None:
+        found = replace(attestation(claims=claims), assurance=level)
+        subject = DetectionSubject("", PROCESS, found.identity.name)
+        assert {item.kind.value for item in subject_selectors(subject) if vouched(found, item)} == hit
+
+    def test_only_a_sensor_can_say_that_it_is_another_process(self) -> None:
+        other = replace(PROCESS, pid=8)
+        assert not another_process(attestation(other), PROCESS)
+        seen = replace(attestation(other), assurance=Assurance.WITNESSED)
+        assert another_process(seen, PROCESS)
+        assert not another_process(seen, other)
 
 
 @pytest.mark.parametrize(

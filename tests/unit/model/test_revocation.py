@@ -199,27 +199,36 @@ class TestTaint:
 class TestAnticipation:
     SELECTOR = Selector(SelectorKind.NODE, "n")
 
-    def test_it_denies_at_once_what_it_says_and_no_more(self) -> None:
+    def test_it_refuses_at_once_what_it_says_and_no_more(self) -> None:
         denials = DenySet(HEAD)
         cut = denials.anticipate([body(ban=False)])
-        assert denials.cut([self.SELECTOR], 99)
-        assert not denials.banned([self.SELECTOR], 0.0)
+        assert denials.early.cut([self.SELECTOR])
+        assert not denials.early.banned([self.SELECTOR], 0.0)
         denials.settle(cut)
         ban = denials.anticipate([body(cut=False, until=50.0)])
-        assert not denials.cut([self.SELECTOR], 0)
-        assert denials.banned([self.SELECTOR], 49.0)
-        assert not denials.banned([self.SELECTOR], 50.0)
+        assert not denials.early.cut([self.SELECTOR])
+        assert denials.early.banned([self.SELECTOR], 49.0)
+        assert not denials.early.banned([self.SELECTOR], 50.0)
         denials.settle(ban)
         assert not denials.anticipating
+
+    def test_it_is_no_entry(self) -> None:
+        """What may still be called off must not end anything."""
+        denials = DenySet(HEAD)
+        wide = body(selector=Selector(SelectorKind.DIGEST, "ab" * 32))
+        denials.anticipate([body(), wide])
+        assert denials.cut([self.SELECTOR], 0) is None
+        assert denials.banned([self.SELECTOR], 0.0) is None
+        assert denials.wide_after(0) == denials.wide_bans(0.0) == denials.live() == ()
 
     def test_two_of_one_selector_end_each_by_itself(self) -> None:
         denials = DenySet(HEAD)
         first = denials.anticipate([body()])
         second = denials.anticipate([body()])
         denials.settle(first)
-        assert denials.cut([self.SELECTOR], 0)
+        assert denials.early.cut([self.SELECTOR])
         denials.settle(second)
-        assert not denials.cut([self.SELECTOR], 0)
+        assert not denials.early.cut([self.SELECTOR])
         denials.settle(second)
 
     def test_what_is_unsure_denies_until_an_entry_says_as_much(self) -> None:
@@ -227,16 +236,16 @@ class TestAnticipation:
         denials.unsure(denials.anticipate([body(), body(selector=Selector(SelectorKind.POD, "p"))]))
         weaker = chain(denials.head, [body(revocation_id="V-2", ban=False)])[0]
         denials.apply(weaker)
-        assert denials.banned([self.SELECTOR], 0.0)
+        assert denials.early.banned([self.SELECTOR], 0.0)
         bounded = chain(denials.head, [body(revocation_id="V-3", until=200.0)])[0]
         denials.apply(bounded)
-        assert denials.banned([self.SELECTOR], 300.0)
+        assert denials.early.banned([self.SELECTOR], 300.0)
         equal = chain(denials.head, [body(revocation_id="V-4")])[0]
         denials.apply(equal)
         assert denials.banned([self.SELECTOR], 300.0) == equal.body
         # The other selector of the same decision waits for its own.
         assert denials.anticipating
-        assert denials.banned([Selector(SelectorKind.POD, "p")], 0.0)
+        assert denials.early.banned([Selector(SelectorKind.POD, "p")], 0.0)
         denials.apply(chain(denials.head, [body(selector=Selector(SelectorKind.POD, "p"))])[0])
         assert not denials.anticipating
 
@@ -256,17 +265,17 @@ class TestAnticipation:
         denials = DenySet(HEAD)
         ticket = denials.anticipate([body()])
         denials.apply(chain(denials.head, [body(revocation_id="V-2", ban=False)])[0])
-        assert denials.banned([self.SELECTOR], 0.0)
+        assert denials.early.banned([self.SELECTOR], 0.0)
         denials.settle(ticket)
 
     def test_a_digest_is_anticipated_too(self) -> None:
         denials = DenySet(HEAD)
         wide = body(selector=Selector(SelectorKind.DIGEST, "ab" * 32))
         ticket = denials.anticipate([wide])
-        assert denials.wide_after(99) == (wide,)
-        assert denials.wide_bans(0.0) == (wide,)
+        assert denials.early.wide_cuts() == (wide,)
+        assert denials.early.wide_bans(0.0) == (wide,)
         denials.settle(ticket)
-        assert denials.wide_after(0) == denials.wide_bans(0.0) == ()
+        assert denials.early.wide_cuts() == denials.early.wide_bans(0.0) == ()
 
 
 SELECTORS = [
@@ -429,24 +438,29 @@ class DenyMachine(RuleBasedStateMachine):
                 said.selector == selector and said.ban and (said.until is None or self.now < said.until)
                 for said in early
             )
-            assert bool(self.denials.banned([selector], self.now)) == (banned or banned_early)
+            assert bool(self.denials.banned([selector], self.now)) == banned
+            assert bool(self.denials.early.banned([selector], self.now)) == banned_early
             for as_of in {0, self.head.seq // 2, max(0, self.head.seq - 1), self.head.seq}:
                 cut = any(
                     fact.body.cut and fact.body.selector == selector and fact.seq > as_of for fact in facts
                 )
-                cut_early = any(said.selector == selector and said.cut for said in early)
-                assert bool(self.denials.cut([selector], as_of)) == (cut or cut_early)
+                assert bool(self.denials.cut([selector], as_of)) == cut
+            cut_early = any(said.selector == selector and said.cut for said in early)
+            assert bool(self.denials.early.cut([selector])) == cut_early
         for as_of in (0, self.head.seq // 2, self.head.seq):
             expected = [fact.body for fact in facts if self._wide_cut(fact.body) and fact.seq > as_of]
-            expected += [said for said in early if self._wide_cut(said)]
             assert _names(self.denials.wide_after(as_of)) == _names(expected)
+        assert _names(self.denials.early.wide_cuts()) == _names(
+            said for said in early if self._wide_cut(said)
+        )
         bans = [fact.body for fact in facts if fact.body.selector.kind.wide and fact.bans(self.now)]
-        bans += [
+        assert _names(self.denials.wide_bans(self.now)) == _names(bans)
+        bans = [
             said
             for said in early
             if said.selector.kind.wide and said.ban and (said.until is None or self.now < said.until)
         ]
-        assert _names(self.denials.wide_bans(self.now)) == _names(bans)
+        assert _names(self.denials.early.wide_bans(self.now)) == _names(bans)
 
     @invariant()
     def its_snapshot_is_what_is_live(self) -> None:

@@ -12,7 +12,7 @@ from broker.model.appraisal import Status
 from broker.model.attestation import AttestationState
 from broker.model.decision import DecisionKind, Effect
 from broker.model.evidence import AnonymousCode, Assurance, ProcessRef, UnknownCode
-from broker.model.identity import IdentityMatch, InstanceClaims
+from broker.model.identity import IdentityMatch, InstanceClaims, JwtProof
 from broker.model.manifest import ManifestUnit
 from broker.model.requests import AttestAnswer
 from broker.model.revocation import SelectorKind, process_value
@@ -246,6 +246,34 @@ class TestObserve:
         workload = house.workload("watched")
         house.identities.forget(workload.token)
         assert (await refused(house, workload, "app")).reason is Reason.IDENTITY_REJECTED
+
+
+class TestNobody:
+    async def test_a_token_that_proves_nobody_leaves_no_row_and_no_line_behind(self) -> None:
+        house = await House.open()
+        known, lines = len(await house.decisions()), len(house.people.audit)
+        for _ in range(5):
+            workload = house.workload()
+            error = await refused(house, workload, "app", identity_proof=JwtProof("garbage"))
+            assert (error.reason, error.decision_id) == (Reason.IDENTITY_REJECTED, "")
+        assert (len(await house.decisions()), len(house.people.audit)) == (known, lines)
+
+    async def test_nor_does_one_that_an_attested_instance_sends(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        known, lines = len(await house.decisions()), len(house.people.audit)
+        with pytest.raises(Denied) as caught:
+            await workload.reattest(identity_proof=JwtProof("garbage"))
+        assert caught.value.reason is Reason.IDENTITY_REJECTED
+        assert (len(await house.decisions()), len(house.people.audit)) == (known, lines)
+        assert (await workload.row()).state is AttestationState.ALIVE
+
+    async def test_somebody_who_is_refused_is_written_down(self) -> None:
+        house = await House.open()
+        error = await refused(house, house.workload("stranger"), "app")
+        decision = await house.look(lambda tx: tx.decisions.get(error.decision_id))
+        assert (decision.verdict, decision.effect) == (Reason.NOT_ENTITLED, Effect.REFUSED)
+        assert decision in house.people.audit
 
 
 class TestDryRun:

@@ -448,8 +448,11 @@ class TestRenew:
         house.state.fail_write()
         with pytest.raises(Unavailable):
             await house.revoke(SelectorKind.TOKEN, answer.lease.handle)
-        assert (await not_renewed(workload, answer)).reason is Reason.REVOKED
+        # It may never have been written: the workload is not told that it is revoked.
+        assert (await not_renewed(workload, answer)).reason is Reason.STATE_UNAVAILABLE
         assert not await workload.good(answer)
+        await house.revoke(SelectorKind.TOKEN, answer.lease.handle)
+        assert (await not_renewed(workload, answer)).reason is Reason.LEASE_ENDED
 
     async def test_a_backend_that_fails_uses_up_no_evidence(self) -> None:
         house = await House.open()

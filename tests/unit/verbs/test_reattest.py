@@ -263,7 +263,7 @@ class TestUnapprovedCode:
         with pytest.raises(Unavailable):
             await workload.reattest("evil")
         assert not await workload.good(api)
-        assert (await refused(workload)).reason is Reason.REVOKED
+        assert (await refused(workload)).reason is Reason.STATE_UNAVAILABLE
         assert (await workload.row()).state is AttestationState.ALIVE
         assert (await refused(workload, "evil")).reason is Reason.REVOKED
         assert (await workload.row()).state is AttestationState.REVOKED

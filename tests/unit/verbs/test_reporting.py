@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from broker.errors import LimitExceeded, NotFound, Unavailable
+from broker.errors import Denied, LimitExceeded, NotFound, Unavailable
 from broker.model.attestation import AttestationState
 from broker.model.caller import WorkloadCaller
 from broker.model.decision import DecisionKind, Effect
@@ -155,6 +155,97 @@ class TestWhomItMeans:
         answer = await house.report(**subject)
         assert answer.state is DetectionState.DUPLICATE
         assert len(await house.look(lambda tx: tx.revocations.page(9))) == 1
+
+
+POD = InstanceClaims(pod_uid="pod-1")
+SPIFFE = role("api", identity=IdentityMatch("oidc", spiffe_id="spiffe://pay.example/*"))
+PAY = "spiffe://pay.example/payments"
+TRUTH = {"node": "node-1", "boot_id": "boot-1", "pid": 7, "start_ticks": 9, "container_id": "c-1"}
+LIES = [
+    ProcessRef(),
+    PROCESS,
+    replace(PROCESS, node="node-9"),
+    replace(PROCESS, boot_id="boot-9"),
+    replace(PROCESS, container_id="c-9"),
+    replace(PROCESS, pid=8),
+    ProcessRef(node="node-9"),
+]
+
+
+class TestLies:
+    """Whatever a workload says of its place: who is vouched for by another is found, and by no other detector."""
+
+    @pytest.mark.parametrize("said", LIES)
+    async def test_the_pod_of_its_identity_is_enough(self, said: ProcessRef) -> None:
+        house = await House.open(*RETRY)
+        workload = await house.attested(place=POD, process=said)
+        api = await workload.issue()
+        neighbour = await house.attested(place=InstanceClaims(pod_uid="pod-2"))
+        answer = await house.report(pod_uid="pod-1", **TRUTH)
+        assert answer.state is DetectionState.APPLIED
+        assert not await workload.good(api)
+        assert await state(neighbour) is AttestationState.ALIVE
+
+    @pytest.mark.parametrize("said", [*LIES, replace(PROCESS, pod_uid="pod-9")])
+    @pytest.mark.parametrize("subject", [{}, {"node": "node-1"}, {**TRUTH, "pod_uid": "pod-1"}])
+    async def test_so_is_its_spiffe_id(self, said: ProcessRef, subject: dict[str, object]) -> None:
+        house = await House.open(SPIFFE)
+        workload = await house.attested(subject=PAY, issuer=None, process=said)
+        answer = await house.report(spiffe=PAY, **subject)
+        assert answer.state is DetectionState.APPLIED
+        assert await state(workload) is AttestationState.REVOKED
+
+    async def test_another_attestation_that_tells_the_truth_hides_no_liar_of_the_same_pod(self) -> None:
+        house = await House.open(*RETRY)
+        decoy = await house.attested(place=POD, process=PROCESS)
+        liar = await house.attested(place=POD, process=replace(PROCESS, pid=8, container_id="c-9"))
+        assert (await house.report(pod_uid="pod-1", **TRUTH)).state is DetectionState.APPLIED
+        assert {await state(decoy), await state(liar)} == {AttestationState.REVOKED}
+
+    async def test_nor_does_a_witnessed_one_hide_what_only_says_where_it_is(self) -> None:
+        house = await House.open(*RETRY)
+        decoy = await house.attested(place=POD, process=PROCESS, level=Assurance.WITNESSED)
+        liar = await house.attested(place=POD, process=replace(PROCESS, pid=8))
+        sibling = await house.attested(place=POD, process=replace(PROCESS, pid=9), level=Assurance.WITNESSED)
+        assert (await house.report(pod_uid="pod-1", **TRUTH)).state is DetectionState.APPLIED
+        assert {await state(decoy), await state(liar)} == {AttestationState.REVOKED}
+        # A sensor says that it is another process than the one that is meant.
+        assert await state(sibling) is AttestationState.ALIVE
+
+    async def test_nor_does_a_workload_of_another_identity_take_it_upon_itself(self) -> None:
+        house = await House.open(SPIFFE)
+        decoy = await house.attested(subject="spiffe://pay.example/other", issuer=None, process=PROCESS)
+        liar = await house.attested(subject=PAY, issuer=None, process=ProcessRef(node="node-9"))
+        assert (await house.report(spiffe=PAY, **TRUTH)).state is DetectionState.APPLIED
+        assert {await state(decoy), await state(liar)} == {AttestationState.REVOKED}
+
+    async def test_among_the_instances_of_one_identity_their_own_words_pick(self) -> None:
+        house = await House.open(replace(SPIFFE, after_revocation=AfterRevocation.RETRY))
+        meant = await house.attested(subject=PAY, issuer=None, process=PROCESS)
+        other = await house.attested(subject=PAY, issuer=None, process=replace(PROCESS, container_id="c-2"))
+        assert (await house.report(spiffe=PAY, container_id="c-1")).state is DetectionState.APPLIED
+        assert await state(meant) is AttestationState.REVOKED
+        assert await state(other) is AttestationState.ALIVE
+
+    @pytest.mark.parametrize("said", ["", "node-1", "node-9"])
+    async def test_the_scope_of_a_detector_goes_by_the_node_that_it_names(self, said: str) -> None:
+        for named, expected in (("node-1", DetectionState.APPLIED), ("node-2", DetectionState.REJECTED)):
+            house = await House.open()
+            workload = await house.attested(place=POD, process=ProcessRef(node=said))
+            answer = await house.report(detector=policy(nodes=("node-1",)), pod_uid="pod-1", node=named)
+            assert answer.state is expected
+            # Nobody is spared, or given away, for what it says of itself.
+            silent = await house.report(detector=policy(nodes=("node-1",)), attestation=workload.id)
+            assert silent.state in (DetectionState.REJECTED, DetectionState.DUPLICATE)
+
+    async def test_the_scope_of_a_detector_goes_by_the_node_of_the_identity_first(self) -> None:
+        house = await House.open()
+        place = InstanceClaims(node="node-2", pod_uid="pod-1")
+        workload = await house.attested(place=place)
+        detector = policy(nodes=("node-1",))
+        for subject in ({"attestation": workload.id}, {"pod_uid": "pod-1"}):
+            assert (await house.report(detector=detector, **subject)).state is DetectionState.REJECTED
+        assert await state(workload) is AttestationState.ALIVE
 
 
 class TestIncompleteSubjects:
@@ -329,6 +420,7 @@ class TestTheBrokerDecides:
         workload = await house.attested()
         answer = await house.report(detector=policy(nodes=("*",)), attestation=workload.id)
         assert answer.state is DetectionState.REJECTED
+        assert "names none" in answer.reason
 
 
 class TestCaps:
@@ -434,6 +526,124 @@ class TestCaps:
             detector = policy(name, cap=Cap(1, 1.0, HOUR))
             answer = await house.report(detector=detector, attestation=workload.id)
             assert answer.state is DetectionState.APPLIED
+
+
+PLAIN = role("api", identity=IdentityMatch("oidc", spiffe_id="spiffe://pay.example/*"))
+"""Holds, and nothing tells one instance of its identities from another."""
+
+
+async def fleet(house: House, count: int, name: str = "payments") -> list[Workload]:
+    subject = f"spiffe://pay.example/{name}"
+    return [await house.attested(subject=subject, issuer=None) for _ in range(count)]
+
+
+async def stopped(house: House, workloads: list[Workload]) -> int:
+    """How many get nothing any more."""
+    tries = await asyncio.gather(*(item.issue() for item in workloads), return_exceptions=True)
+    refusals = [item for item in tries if isinstance(item, BaseException)]
+    assert {type(item) for item in refusals} <= {Denied}
+    return len(refusals)
+
+
+class TestIdentities:
+    """A ban of an identity stops all its instances: it counts as all of them."""
+
+    async def test_beyond_the_cap_the_instance_falls_and_its_identity_goes_on(self) -> None:
+        house = await House.open(PLAIN)
+        everybody = await fleet(house, 30)
+        detector = policy(cap=Cap(1, 1.0, HOUR))
+        answer = await house.report(detector=detector, attestation=everybody[0].id)
+        assert answer.state is DetectionState.APPLIED
+        assert "its identity is not banned" in answer.reason
+        assert await state(everybody[0]) is AttestationState.REVOKED
+        assert await stopped(house, everybody[1:]) == 0
+        # The cap is used up, and the next one waits: it, and not the others.
+        answer = await house.report(detector=detector, attestation=everybody[1].id)
+        assert answer.state is DetectionState.HELD
+        assert await stopped(house, everybody[1:]) == 1
+
+    async def test_within_it_the_ban_is_made_and_takes_its_share(self) -> None:
+        house = await House.open(PLAIN)
+        first, second = await fleet(house, 4), await fleet(house, 4, "orders")
+        detector = policy(cap=Cap(6, 1.0, HOUR))
+        answer = await house.report(detector=detector, attestation=first[0].id)
+        assert answer.state is DetectionState.APPLIED
+        assert await stopped(house, first) == 4
+        # Two are left: enough for the instance, not for its identity.
+        await house.report(detector=detector, attestation=second[0].id)
+        assert await state(second[0]) is AttestationState.REVOKED
+        assert await stopped(house, second[1:]) == 0
+        records = await house.look(lambda tx: tx.detections.page((DetectionState.APPLIED,), 9))
+        assert [item.siblings for item in records] == [3, 0]
+
+    async def test_a_quarantine_of_one_stops_its_identity_as_far_as_the_cap_goes(self) -> None:
+        house = await House.open(PLAIN)
+        everybody = await fleet(house, 4)
+        for most, expected in ((1, 1), (4, 4)):
+            detector = policy(f"d{most}", cap=Cap(most, 1.0, HOUR), default_action=Action.QUARANTINE)
+            answer = await house.report(detector=detector, attestation=everybody[0].id)
+            assert answer.state is DetectionState.APPLIED
+            assert await stopped(house, everybody) == expected
+
+    async def test_its_own_hook_names_nobody_else_and_is_not_capped(self) -> None:
+        house = await House.open(PLAIN)
+        everybody = await fleet(house, 10)
+        assert (await everybody[0].report_self()).state is DetectionState.APPLIED
+        assert await stopped(house, everybody) == 10
+
+    async def test_many_at_once_stop_no_more_than_the_cap_allows(self) -> None:
+        house = await House.open(PLAIN)
+        fleets = [await fleet(house, 4, f"app-{number}") for number in range(4)]
+        detector = policy(cap=Cap(5, 1.0, HOUR))
+        await asyncio.gather(*(house.report(detector=detector, attestation=each[0].id) for each in fleets))
+        # One identity with its four, one instance alone; the rest wait, each by itself.
+        assert sorted([await stopped(house, each) for each in fleets]) == [1, 1, 1, 4]
+        rows = [await state(each[0]) for each in fleets]
+        assert rows.count(AttestationState.REVOKED) == 2
+
+
+class TestWideQuarantines:
+    @pytest.mark.parametrize("share", [1.0, 0.01])
+    async def test_beyond_the_cap_nobody_is_banned_and_it_waits_for_an_operator(self, share: float) -> None:
+        house = await House.open(replace(PLAIN, after_revocation=AfterRevocation.RETRY))
+        everybody = await fleet(house, 30)
+        detector = policy(cap=Cap(1, share, HOUR), default_action=Action.QUARANTINE)
+        answer = await house.report(detector=detector, spiffe="spiffe://pay.example/payments")
+        assert answer.state is DetectionState.HELD
+        assert await house.log() == []
+        assert await stopped(house, everybody) == 0
+        decision = await house.look(lambda tx: tx.decisions.get(answer.decision_id))
+        assert (decision.effect, len(decision.instances)) == (Effect.HELD, 30)
+
+    async def test_several_of_them_share_the_cap(self) -> None:
+        house = await House.open(replace(PLAIN, after_revocation=AfterRevocation.RETRY))
+        fleets = [await fleet(house, 2, f"app-{number}") for number in range(3)]
+        detector = policy(cap=Cap(4, 1.0, HOUR), default_action=Action.QUARANTINE)
+        answers = [
+            await house.report(detector=detector, spiffe=f"spiffe://pay.example/app-{number}")
+            for number in range(3)
+        ]
+        assert [item.state for item in answers] == [
+            DetectionState.APPLIED,
+            DetectionState.APPLIED,
+            DetectionState.HELD,
+        ]
+        assert [await stopped(house, each) for each in fleets] == [2, 2, 0]
+        # Nor has it used up what it may revoke.
+        revoking = replace(detector, default_action=Action.REVOKE)
+        await house.report(detector=revoking, attestation=fleets[2][0].id)
+        assert await state(fleets[2][0]) is AttestationState.REVOKED
+
+    async def test_nor_are_all_of_a_node_banned_for_a_guess(self) -> None:
+        house = await House.open(*RETRY)
+        here = [
+            await witnessed(house, pid=pid, container_id=f"c-{pid}", pod_uid=f"pod-{pid}")
+            for pid in range(1, 6)
+        ]
+        answer = await house.report(node="node-1")
+        assert answer.state is DetectionState.HELD
+        assert await house.log() == []
+        assert await stopped(house, here) == 0
 
 
 class TestOnce:

@@ -498,7 +498,7 @@ class TestLog:
         seen = []
 
         async def first(tx: Transaction) -> bool:
-            seen.append(house.feed.denials.banned([selector], house.now))
+            seen.append(house.feed.denials.early.banned([selector], house.now))
             if error is not None:
                 raise error
             return False
@@ -542,7 +542,7 @@ class TestLog:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert (await house.attest_refusal(house.workload())).reason is Reason.BANNED
+        assert (await house.attest_refusal(house.workload())).reason is Reason.STATE_UNAVAILABLE
         made = await house.revoke(SelectorKind.IDENTITY, IDENTITY, ban=True)
         await house.lift(made.revocation_id)
         await house.workload().attest("app")

@@ -138,9 +138,12 @@ class SqliteAttestations:
         }
         return self._of(self._db.all("attestations.loaded", (to_json(sorted(sets)), since, after, limit)))
 
-    async def count_alive(self) -> int:
-        """How many are ALIVE."""
-        row = self._db.one("attestations.count_alive")
+    async def count_alive(self, identity: str = "") -> int:
+        """How many are ALIVE, of an identity or of all."""
+        if identity:
+            row = self._db.one("attestations.count_alive_of", (identity,))
+        else:
+            row = self._db.one("attestations.count_alive")
         return 0 if row is None else int(row[0])
 
     async def due(self, now: float, limit: int) -> Sequence[str]:

@@ -40,6 +40,7 @@ class SqliteDetections:
                 record.received_at,
                 to_json(record.instances),
                 to_json(detection_json(record.detection)),
+                record.siblings,
             ),
         )
 
@@ -62,6 +63,19 @@ class SqliteDetections:
         row = self._db.one("detections.applied_instances", (detector, since))
         return 0 if row is None else int(row[0])
 
+    async def denied_instances(self, detector: str, since: float) -> int:
+        """How many distinct instances a detector's reports have revoked or put in quarantine."""
+        row = self._db.one("detections.denied_instances", (detector, since))
+        return 0 if row is None else int(row[0])
+
+    async def siblings(self, detector: str, since: float, revoked_only: bool) -> int:
+        """How many more those stopped; of those that revoked somebody, or of all that denied."""
+        if revoked_only:
+            row = self._db.one("detections.siblings_of_revoked", (detector, since))
+        else:
+            row = self._db.one("detections.siblings", (detector, since))
+        return 0 if row is None else int(row[0])
+
     async def page(
         self, states: Sequence[DetectionState], limit: int, after: str = ""
     ) -> Sequence[DetectionRecord]:
@@ -74,7 +88,8 @@ class SqliteDetections:
 
 
 def _read(row: Row) -> DetectionRecord:
-    _, record_id, detector, event_id, state, reason, decided_by, decision_id, revocation_id, at, *texts = row
+    _, record_id, detector, event_id, state, reason, decided_by, decision_id, revocation_id, at, *rest = row
+    *texts, siblings = rest
     instances, details = (json.loads(text) for text in texts)
     return DetectionRecord(
         id=record_id,
@@ -86,4 +101,5 @@ def _read(row: Row) -> DetectionRecord:
         instances=tuple(instances),
         received_at=at,
         decided_by=decided_by,
+        siblings=siblings,
     )

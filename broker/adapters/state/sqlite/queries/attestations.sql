@@ -92,5 +92,8 @@ SELECT id FROM attestations WHERE identity = ? AND id > ? AND +refreshed_at >= ?
 -- name: count_alive
 SELECT count(*) FROM attestations WHERE state = 'alive';
 
+-- name: count_alive_of
+SELECT count(*) FROM attestations WHERE state = 'alive' AND identity = ?;
+
 -- name: due
 SELECT id FROM attestations WHERE state = 'alive' AND expires_at <= ? ORDER BY expires_at, id LIMIT ?;

@@ -1,7 +1,8 @@
 -- name: add
 INSERT INTO detections (
-    id, detector, event_id, state, reason, decided_by, decision_id, revocation_id, received_at, instances, details
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    id, detector, event_id, state, reason, decided_by, decision_id, revocation_id, received_at, instances, details,
+    siblings
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: get
 SELECT * FROM detections WHERE id = ?;
@@ -15,8 +16,23 @@ SELECT * FROM detections WHERE detector = ? AND event_id = ? ORDER BY id LIMIT 1
 -- name: applied_instances
 SELECT count(DISTINCT i.value)
 FROM detections AS d, json_each(d.instances) AS i
-WHERE d.state = 'applied' AND d.detector = ? AND d.received_at >= ? AND EXISTS (
+WHERE d.revocation_id <> '' AND d.detector = ? AND d.received_at >= ? AND d.state = 'applied' AND EXISTS (
     SELECT 1 FROM revocation_hits AS h WHERE h.revocation_id = d.revocation_id AND h.attestation_id = i.value
+);
+
+-- name: denied_instances
+SELECT count(DISTINCT i.value)
+FROM detections AS d, json_each(d.instances) AS i
+WHERE d.revocation_id <> '' AND d.detector = ? AND d.received_at >= ?;
+
+-- name: siblings
+SELECT coalesce(sum(siblings), 0) FROM detections
+WHERE revocation_id <> '' AND detector = ? AND received_at >= ?;
+
+-- name: siblings_of_revoked
+SELECT coalesce(sum(d.siblings), 0) FROM detections AS d
+WHERE d.revocation_id <> '' AND d.detector = ? AND d.received_at >= ? AND EXISTS (
+    SELECT 1 FROM revocation_hits AS h WHERE h.revocation_id = d.revocation_id
 );
 
 -- name: page
