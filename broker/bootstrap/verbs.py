@@ -9,6 +9,7 @@ import structlog
 from broker.adapters.challenges import HmacChallenges
 from broker.adapters.evidence.sdk import SdkEvidence
 from broker.adapters.limits import TokenBuckets
+from broker.api.answers import log_unexpected
 from broker.attest import Verifier
 from broker.bootstrap import limits as bounds
 from broker.bootstrap.live import (
@@ -89,6 +90,9 @@ def make_verbs(
             "a credential cannot be taken back yet", stuck=what.id, backend=what.backend, problem=what.detail
         )
 
+    def fault(what: str, error: Exception) -> None:
+        log_unexpected(log, f"upkeep, {what}", error)
+
     return Verbs(
         verifier=Verifier(
             clock=clock,
@@ -156,6 +160,7 @@ def make_verbs(
             receipts=LiveReceipts(live),
             on_error=trouble,
             on_stuck=stuck,
+            on_fault=fault,
             limits=bounds.upkeep(limits),
         ),
         rates=rates,

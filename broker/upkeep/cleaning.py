@@ -11,6 +11,7 @@ from broker.errors import LockstepError
 from broker.model.credential import Confirmation, Confirmed, Lease, LeaseState
 from broker.ports import Clock, CredentialBackend, StateStore, Transaction
 from broker.upkeep.cutting import Cutting
+from broker.upkeep.faults import OnFault, fault
 from broker.upkeep.limits import BATCH, STUCK_AFTER, UpkeepLimits
 from broker.upkeep.sweeping import Sweeping
 
@@ -29,6 +30,7 @@ class Cleaning:
         cutting: Cutting,
         sweeping: Sweeping,
         on_stuck: Callable[[Lease], None],
+        on_fault: OnFault,
         limits: UpkeepLimits,
     ) -> None:
         self._clock = clock
@@ -37,6 +39,7 @@ class Cleaning:
         self._cutting = cutting
         self._sweeping = sweeping
         self._on_stuck = on_stuck
+        self._on_fault = on_fault
         self._limits = limits
         self._under_way: set[str] = set()
 
@@ -75,6 +78,17 @@ class Cleaning:
 
     async def _clean(self, lease: Lease, now: float) -> bool:
         """False where the backend did not answer."""
+        try:
+            return await self._take_back(lease, now)
+        except LockstepError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this lease's
+            # Were it to end the loop, the same row would be due again at the next start, and end that one.
+            self._on_fault(f"lease {lease.id}", error)
+            await self._again(lease, now, fault(error))
+            return True
+
+    async def _take_back(self, lease: Lease, now: float) -> bool:
         backend = self._backends.get(lease.backend)
         if backend is None:
             await self._again(lease, now, f"backend {lease.backend!r} is not configured")

@@ -13,6 +13,7 @@ from broker.model.credential import Confirmation
 from broker.model.step import Step
 from broker.ports import AccountKeeper, Clock, StateStore, Transaction
 from broker.upkeep.cutting import CUT, FROZEN, Cutting, Holding
+from broker.upkeep.faults import OnFault, fault
 from broker.upkeep.limits import BATCH, STUCK_AFTER, UpkeepLimits
 from broker.upkeep.sweeping import Sweeping
 
@@ -41,6 +42,7 @@ class Closing:
         cutting: Cutting,
         sweeping: Sweeping,
         on_stuck: Callable[[Account], None],
+        on_fault: OnFault,
         limits: UpkeepLimits,
     ) -> None:
         self._clock = clock
@@ -48,6 +50,7 @@ class Closing:
         self._cutting = cutting
         self._sweeping = sweeping
         self._on_stuck = on_stuck
+        self._on_fault = on_fault
         self._limits = limits
         self._under_way: set[tuple[str, str]] = set()
 
@@ -101,6 +104,10 @@ class Closing:
         except (LockstepError, TimeoutError) as error:
             why = error.message if isinstance(error, LockstepError) else "no answer"
             await self._again(closing, now, why)
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this instance's
+            self._on_fault(f"accounts of {attestation_id}", error)
+            await self._again(closing, now, fault(error))
             return
         if isinstance(steps, str):
             await self._again(closing, now, steps)

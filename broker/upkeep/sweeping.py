@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from broker.errors import LockstepError
 from broker.model.attestation import AttestationState
 from broker.ports import AccountKeeper, Clock, CredentialBackend, StateStore, Transaction
+from broker.upkeep.faults import OnFault
 from broker.upkeep.limits import BATCH, UpkeepLimits
 
 
@@ -18,11 +20,13 @@ class Sweeping:
         clock: Clock,
         backends: Mapping[str, CredentialBackend],
         state: StateStore,
+        on_fault: OnFault,
         limits: UpkeepLimits,
     ) -> None:
         self._clock = clock
         self._backends = backends
         self._state = state
+        self._on_fault = on_fault
         self._limits = limits
         self._after: dict[str, float] = {}
 
@@ -33,7 +37,13 @@ class Sweeping:
                 continue
             # A backend that is down must not be asked at every round.
             self._after[name] = now + self._limits.backoff_most
-            await self.backend(name)
+            try:
+                await self.backend(name)
+            except LockstepError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a backend's own; its turn comes again
+                self._on_fault(f"sweep of {name}", error)
+                continue
             self._after[name] = now + self._limits.sweep
 
     async def backend(self, name: str) -> int:

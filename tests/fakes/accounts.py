@@ -34,6 +34,7 @@ class FakeTarget:
     def __init__(self) -> None:
         self.logins: dict[str, Made] = {}
         self.failures: list[LockstepError] = []
+        self.faults: list[Exception] = []
         self.calls: list[str] = []
 
     async def cut(self, attestation_id: str) -> Remains:
@@ -59,6 +60,8 @@ class FakeTarget:
         return [made for made in self.logins.values() if made.attestation == attestation_id]
 
     def _weather(self) -> None:
+        if self.faults:
+            raise self.faults.pop(0)
         if self.failures:
             raise self.failures.pop(0)
 

@@ -173,6 +173,7 @@ class House:
         self.errors: list[LockstepError] = []
         self.erred = asyncio.Event()
         self.stuck: list[Lease | Account] = []
+        self.faults: list[tuple[str, Exception]] = []
         self.rates = {
             "refused": Rate(1000, 60.0),
             "self": Rate(1000, 60.0),
@@ -249,6 +250,7 @@ class House:
             receipts=ReceiptSealer(RECEIPTS),
             on_error=self._on_error,
             on_stuck=self.stuck.append,
+            on_fault=lambda what, error: self.faults.append((what, error)),
             limits=self.upkeep_limits,
         )
 

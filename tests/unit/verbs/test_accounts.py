@@ -305,6 +305,54 @@ class TestRevocation:
         assert nothing_left(vault)
 
 
+class TestFaults:
+    """What a plug raises that is no error of the broker's: the row is tried again, the loop goes on."""
+
+    async def test_of_a_backend_that_freezes_or_closes(self) -> None:
+        house, vault = await opened()
+        workload = await house.attested()
+        await workload.issue("db")
+
+        async def broken() -> None:
+            raise KeyError("s3cret")
+
+        vault.meanwhile("before freeze", broken)
+        vault.meanwhile("before close", broken)
+        name = await revoke(house, workload)
+        await house.tick()
+        assert {what.split()[0] for what, _ in house.faults} == {"freezing", "accounts"}
+        for _ in range(4):
+            await house.tick(5)
+        assert nothing_left(vault)
+        assert await house.settled(name)
+        receipt = await house.receipt(name)
+        assert b"s3cret" not in receipt
+
+    async def test_of_a_cutter(self) -> None:
+        house, vault = await opened()
+        workload = await house.attested()
+        await workload.issue("db")
+        vault.target.faults.append(KeyError("s3cret"))
+        name = await revoke(house, workload)
+        for _ in range(4):
+            await house.tick(5)
+        assert [what for what, _ in house.faults] == [f"cutting {workload.id}"]
+        assert nothing_left(vault)
+        assert await house.settled(name)
+
+    async def test_of_a_sweep(self) -> None:
+        house, vault = await opened()
+
+        async def broken() -> None:
+            raise KeyError("s3cret")
+
+        vault.meanwhile("before strays", broken)
+        await house.tick()
+        assert [what for what, _ in house.faults] == ["sweep of vault"]
+        await house.tick(house.upkeep_limits.backoff_most)
+        assert vault.calls.count("strays") == 2
+
+
 class TestCrash:
     @pytest.mark.parametrize("write", [1, 2, 3])
     @pytest.mark.parametrize("committed", [False, True])

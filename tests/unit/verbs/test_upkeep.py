@@ -535,21 +535,66 @@ class TestLoop:
         row = await house.lease(db.lease.id)
         assert (row.state, row.attempts, row.detail) == (LeaseState.REVOKING, 1, "no answer")
 
-    async def test_what_goes_wrong_beyond_words_ends_the_loop_for_whoever_supervises_it(self) -> None:
+    async def test_what_goes_wrong_beyond_words_and_rows_ends_the_loop_for_whoever_supervises_it(
+        self,
+    ) -> None:
         house = await House.open()
-
-        class Broken(MeddlingBackend):
-            async def revoke(self, lease: Lease) -> None:
-                raise ZeroDivisionError
-
-        house.backends["db"] = Broken()
         workload = await house.attested()
         await workload.issue("db")
+
+        async def broken() -> None:
+            raise ZeroDivisionError
+
         await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        house.state.before_write(1, broken)
         with pytest.raises(ExceptionGroup) as caught:
             await asyncio.wait_for(house.upkeep.run(asyncio.Event()), 5)
         assert caught.group_contains(ZeroDivisionError)
         assert house.feed.told(0) == {}
+
+    @pytest.mark.parametrize("call", ["revoke", "confirm"])
+    async def test_a_poison_row_costs_itself_a_try_and_neither_the_loop_nor_another_row(
+        self, call: str
+    ) -> None:
+        house = await House.open()
+        house.upkeep_limits = replace(house.upkeep_limits, interval=0.01)
+        await house.start()
+        workload, other = await house.attested(), await house.attested()
+        poison, db = await workload.issue("db"), await other.issue("db")
+        house.db.poison(call, poison.lease.id)
+        stop = asyncio.Event()
+        running = asyncio.create_task(house.upkeep.run(stop))
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        also = await house.revoke(SelectorKind.ATTESTATION, other.id)
+        await house.until(lambda: house.settled(also.revocation_id))
+
+        async def tried() -> bool:
+            return (await house.lease(poison.lease.id)).attempts == 1
+
+        await house.until(tried)
+        stop.set()
+        await asyncio.wait_for(running, 4)
+        assert await state(house, db) is LeaseState.REVOKED
+        row = await house.lease(poison.lease.id)
+        assert (row.state, row.detail) == (LeaseState.REVOKING, "fault of the broker: KeyError")
+        [(what, raised)] = house.faults
+        assert (what, type(raised)) == (f"lease {poison.lease.id}", KeyError)
+        assert not await house.settled(made.revocation_id)
+
+    async def test_a_poison_row_is_stuck_in_the_end_and_goes_when_it_can(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        answer = await workload.issue("db")
+        house.db.poison("revoke", answer.lease.id)
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        for _ in range(STUCK_AFTER + 1):
+            await house.tick(60)
+        assert await state(house, answer) is LeaseState.STUCK
+        assert [item.id for item in house.stuck] == [answer.lease.id]
+        house.db.poisoned.clear()
+        await house.tick(60)
+        assert await state(house, answer) is LeaseState.REVOKED
+        assert await house.settled(made.revocation_id)
 
     async def test_an_outage_is_reported_and_outlived(self) -> None:
         house = await House.open()
