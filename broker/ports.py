@@ -134,18 +134,19 @@ class CredentialBackend(Protocol):
         """How soon it can take back a credential of a role with these parameters."""
 
     async def issue(self, grant: Grant) -> Issued:
-        """The secret for a lease that is already in the store. Raises `Unavailable`, `Denied`."""
+        """The secret for a lease that is already in the store. Raises `Unavailable`, `Denied`; an error that is
+        `without_effect` says that nothing was made, any other leaves that open."""
 
     async def renew(self, grant: Grant) -> Issued | None:
         """Extend; a new secret where the kind needs one, else an empty `Credential`; None where the backend
         cannot renew this one."""
 
     async def revoke(self, lease: Lease) -> None:
-        """Take it back; idempotent. Where `handle` is empty the answer to `issue` was lost: by the lease's id.
-        Raises `Unavailable`: it will be tried again."""
+        """Take it back; idempotent. Where `handle` is empty the answer to `issue` was lost: by the lease's id,
+        as far as that is possible. Raises `Unavailable`: it will be tried again."""
 
     async def confirm(self, lease: Lease, now: float) -> Confirmed:
-        """Look whether it is gone."""
+        """Look whether it is gone. Without a `handle` it is asked after the last sweep that could find it."""
 
 
 class AccountKeeper(Protocol):
@@ -183,6 +184,10 @@ class AccountKeeper(Protocol):
     @property
     def longest_call(self) -> float:
         """Seconds after which no request that was ever sent can still have an effect."""
+
+    @property
+    def sweeps(self) -> bool:
+        """True where `strays` lists; False where there is nothing to list, or an operator wants no looking."""
 
     async def strays(self, before: float) -> Sequence[str]:
         """Handles of all leases under the backend's paths that were made before a time: who calls knows which

@@ -140,7 +140,7 @@ class Closing:
                 return "the target was not cut"
         if unsure:
             found = await self._sweeping.backend(holding.book.backend)
-            did(SWEPT, f"{found} leases that no row knew")
+            did(SWEPT, f"{found.taken} leases that no row knew")
         for account in closing:
             confirmed = await keeper.confirm(account, self._clock.now())
             if confirmed.result is Confirmation.ALIVE:

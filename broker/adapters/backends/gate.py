@@ -235,8 +235,13 @@ class GateAccounts:
         found = await self._entity(attestation_id)
         return not found or found.get("disabled") is True
 
+    @property
+    def sweeps(self) -> bool:
+        """False: there are no leases of ours."""
+        return False
+
     async def strays(self, before: float) -> Sequence[str]:
-        """None: there are no leases of ours."""
+        """None."""
         return ()
 
     async def attestations(self) -> Sequence[str]:

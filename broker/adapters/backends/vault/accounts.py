@@ -169,6 +169,11 @@ class VaultAccounts:
             return Confirmed(Confirmation.ALIVE, "its entity is not disabled")
         return Confirmed(Confirmation.GONE, "accessor unknown to the backend, entity disabled")
 
+    @property
+    def sweeps(self) -> bool:
+        """As the operator says."""
+        return self._options.sweep
+
     async def strays(self, before: float) -> Sequence[str]:
         """Lease ids under the paths of the roles."""
         return await self._leases.made_before(before)
