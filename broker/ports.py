@@ -190,8 +190,8 @@ class AccountKeeper(Protocol):
         """True where `strays` lists; False where there is nothing to list, or an operator wants no looking."""
 
     async def strays(self, before: float) -> Sequence[str]:
-        """Handles of all leases under the backend's paths that were made before a time: who calls knows which
-        of them have a row."""
+        """Handles, or their stems, of all leases under the backend's paths that were made before a time: who calls
+        knows which of them have a row."""
 
     async def attestations(self) -> Sequence[str]:
         """Ids of attestations that the backend could still serve: known by name, not frozen."""
@@ -321,6 +321,10 @@ class LeaseStore(Protocol):
 
     async def by_handle(self, handle: str) -> Lease | None:
         """The lease of a handle (`jti`)."""
+
+    async def by_stem(self, stem: str) -> Lease | None:
+        """The latest lease whose handle is `stem`, a colon, and more: as a backend spells a handle that also says
+        something of its own."""
 
     async def replace(self, lease: Lease, expected: LeaseState) -> bool:
         """Write the row where its state is still `expected`; False otherwise."""

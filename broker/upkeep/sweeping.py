@@ -110,7 +110,7 @@ class Sweeping:
             async def work(tx: Transaction, some: Sequence[str] = some) -> Sequence[str]:
                 missing = []
                 for handle in some:
-                    lease = await tx.leases.by_handle(handle)
+                    lease = await tx.leases.by_handle(handle) or await tx.leases.by_stem(handle)
                     if lease is None or not lease.state.live:
                         missing.append(handle)
                 return missing
