@@ -237,8 +237,12 @@ class TestRevocation:
         await house.tick(1)
         assert not vault.leases
         assert vault.tokens
+        assert vault.calls.count("freeze") == 1
         await house.tick(vault.accounts.longest_call)
         assert nothing_left(vault)
+        # What was on its way may have made what the first freeze did not find.
+        assert vault.calls.count("freeze") == 2
+        assert vault.calls.index("close") > len(vault.calls) - vault.calls[::-1].index("freeze") - 1
         await house.tick(1)
         assert await house.settled(name)
         assert "strays" in vault.calls

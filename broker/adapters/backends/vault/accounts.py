@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from broker.adapters.backends.vault.entities import VaultEntities, entity_alias
+from broker.adapters.backends.vault.entities import TOKEN_STORE, VaultEntities, entity_alias
 from broker.adapters.backends.vault.errors import refused, unavailable
 from broker.adapters.backends.vault.flights import Flight, Flights
 from broker.adapters.backends.vault.leases import VaultLeases
@@ -61,7 +61,7 @@ class VaultAccounts:
         self._replica = replica
         self._held: dict[str, Held] = {}
         self._extending: dict[str, asyncio.Lock] = {}
-        self._entities = VaultEntities(session)
+        self._entities = VaultEntities(session, TOKEN_STORE)
 
     # --- the port -----------------------------------------------------------------------------------
 
