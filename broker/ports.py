@@ -547,12 +547,18 @@ class RevocationFeed(Protocol):
     def announce(self, entries: Sequence[LogEntry]) -> None:
         """Entries that this replica has just committed: apply them and wake the watchers. Never blocks."""
 
-    def subscribe(self, audience: str) -> Subscription:
-        """A queue of everything announced from now on. `audience` names the watcher for `told`.
+    def subscribe(self, audience: str, *, verifier: bool = False) -> Subscription:
+        """A queue of everything announced from now on. `audience` names the watcher for `told`; a `verifier` takes
+        tokens by what it hears, and does so for some seconds after it has gone.
         Raises `LimitExceeded` beyond the configured number."""
 
     def told(self, seq: int) -> Mapping[str, tuple[int, int]]:
-        """Per audience: (watchers subscribed, those that acknowledged `seq` or later)."""
+        """Per audience: (watchers, those of them that acknowledged `seq` or later). A verifier that has gone without
+        that counts until it has failed closed."""
+
+    @property
+    def knows_verifiers(self) -> bool:
+        """False for some seconds after the start: those that watched the process before may not be back yet."""
 
     def age(self) -> float:
         """Seconds since this replica's state was known to be current."""

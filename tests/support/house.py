@@ -182,7 +182,8 @@ class House:
         self.attest_limits = AttestLimits()
         self.issue_limits = IssueLimits()
         self.upkeep_limits = UpkeepLimits(look_again=0.0)
-        self.feed_limits = FeedLimits()
+        # As if it had run for a while: nobody who watched an earlier process is still to come.
+        self.feed_limits = FeedLimits(patience=0.0)
         self._jti = 0
         self._workloads = 0
 

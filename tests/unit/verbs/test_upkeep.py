@@ -329,6 +329,66 @@ class TestReceipt:
         receipt = json.loads(await house.receipt(made.revocation_id))
         assert [item["lease"] for item in receipt["unconfirmed"]] == [answer.lease.id]
 
+    async def test_a_verifier_that_has_just_lost_its_stream_is_waited_for(self) -> None:
+        house = await House.open(feed_limits=FeedLimits())
+        house.clock.advance(10)
+        workload = await house.attested()
+        await workload.issue("api")
+        stays, goes = (house.feed.subscribe("https://api.example", verifier=True) for _ in range(2))
+        goes.close()
+        house.clock.advance(1)
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        stays.acknowledge(house.feed.denials.seq)
+        await house.tick(4.9)
+        assert not await house.settled(made.revocation_id)
+        # It has failed closed: nobody is left who could accept.
+        await house.tick(0.1)
+        receipt = json.loads(await house.receipt(made.revocation_id))
+        assert receipt["unconfirmed"] == []
+
+    async def test_one_that_is_never_waited_for_to_the_end_is_said_to_accept(self) -> None:
+        house = await House.open(feed_limits=FeedLimits())
+        house.upkeep_limits = replace(house.upkeep_limits, settle=2.0)
+        await house.start()
+        house.clock.advance(10)
+        workload = await house.attested()
+        answer = await workload.issue("api")
+        house.feed.subscribe("https://api.example", verifier=True).close()
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        house.feed.subscribe("https://api.example", verifier=True).acknowledge(house.feed.denials.seq)
+        await house.tick(2)
+        receipt = json.loads(await house.receipt(made.revocation_id))
+        assert [item["lease"] for item in receipt["unconfirmed"]] == [answer.lease.id]
+        told = next(step for step in receipt["steps"] if step["name"] == "told")
+        assert told["detail"] == "acknowledged by https://api.example: 1 of 2"
+
+    async def test_those_who_watched_before_a_restart_are_waited_for(self) -> None:
+        house = await House.open(feed_limits=FeedLimits())
+        workload = await house.attested()
+        await workload.issue("api")
+        house.clock.advance(10)
+        for _ in range(2):
+            house.feed.subscribe("https://api.example", verifier=True)
+        await house.start()
+        back = house.feed.subscribe("https://api.example", verifier=True)
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        back.acknowledge(house.feed.denials.seq)
+        await house.tick(5.9)
+        assert not await house.settled(made.revocation_id)
+        await house.tick(0.1)
+        assert json.loads(await house.receipt(made.revocation_id))["unconfirmed"] == []
+
+    async def test_a_workload_that_has_gone_is_waited_for_by_nobody(self) -> None:
+        house = await House.open(feed_limits=FeedLimits())
+        house.clock.advance(10)
+        workload = await house.attested()
+        await workload.issue("db")
+        mine = house.feed.subscribe("workloads")
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        mine.close()
+        await house.tick()
+        assert await house.settled(made.revocation_id)
+
     async def test_a_watcher_must_know_of_what_was_expanded_not_only_of_what_was_named(self) -> None:
         house = await House.open()
         workload = await house.attested()
