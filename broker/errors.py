@@ -22,13 +22,17 @@ class LockstepError(Exception):
         count: int = 0,
         retry_after: float | None = None,
     ) -> None:
-        """`message` is shown to the caller; `retry_after` is in seconds."""
+        """`message` is shown to the caller; `retry_after` is in seconds.
+
+        `without_effect` is set by whoever knows that nothing came of what was asked of an outside.
+        """
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.decision_id = decision_id
         self.count = count
         self.retry_after = retry_after
+        self.without_effect = False
 
 
 class Unauthenticated(LockstepError):

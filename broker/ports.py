@@ -134,18 +134,19 @@ class CredentialBackend(Protocol):
         """How soon it can take back a credential of a role with these parameters."""
 
     async def issue(self, grant: Grant) -> Issued:
-        """The secret for a lease that is already in the store. Raises `Unavailable`, `Denied`."""
+        """The secret for a lease that is already in the store. Raises `Unavailable`, `Denied`; an error that is
+        `without_effect` says that nothing was made, any other leaves that open."""
 
     async def renew(self, grant: Grant) -> Issued | None:
         """Extend; a new secret where the kind needs one, else an empty `Credential`; None where the backend
         cannot renew this one."""
 
     async def revoke(self, lease: Lease) -> None:
-        """Take it back; idempotent. Where `handle` is empty the answer to `issue` was lost: by the lease's id.
-        Raises `Unavailable`: it will be tried again."""
+        """Take it back; idempotent. Where `handle` is empty the answer to `issue` was lost: by the lease's id,
+        as far as that is possible. Raises `Unavailable`: it will be tried again."""
 
     async def confirm(self, lease: Lease, now: float) -> Confirmed:
-        """Look whether it is gone."""
+        """Look whether it is gone. Without a `handle` it is asked after the last sweep that could find it."""
 
 
 class AccountKeeper(Protocol):
@@ -184,9 +185,13 @@ class AccountKeeper(Protocol):
     def longest_call(self) -> float:
         """Seconds after which no request that was ever sent can still have an effect."""
 
+    @property
+    def sweeps(self) -> bool:
+        """True where `strays` lists; False where there is nothing to list, or an operator wants no looking."""
+
     async def strays(self, before: float) -> Sequence[str]:
-        """Handles of all leases under the backend's paths that were made before a time: who calls knows which
-        of them have a row."""
+        """Handles, or their stems, of all leases under the backend's paths that were made before a time: who calls
+        knows which of them have a row."""
 
     async def attestations(self) -> Sequence[str]:
         """Ids of attestations that the backend could still serve: known by name, not frozen."""
@@ -331,6 +336,10 @@ class LeaseStore(Protocol):
 
     async def by_handle(self, handle: str) -> Lease | None:
         """The lease of a handle (`jti`)."""
+
+    async def by_stem(self, stem: str) -> Lease | None:
+        """The latest lease whose handle is `stem`, a colon, and more: as a backend spells a handle that also says
+        something of its own."""
 
     async def replace(self, lease: Lease, expected: LeaseState) -> bool:
         """Write the row where its state is still `expected`; False otherwise."""
@@ -559,12 +568,18 @@ class RevocationFeed(Protocol):
     def announce(self, entries: Sequence[LogEntry]) -> None:
         """Entries that this replica has just committed: apply them and wake the watchers. Never blocks."""
 
-    def subscribe(self, audience: str) -> Subscription:
-        """A queue of everything announced from now on. `audience` names the watcher for `told`.
+    def subscribe(self, audience: str, *, verifier: bool = False) -> Subscription:
+        """A queue of everything announced from now on. `audience` names the watcher for `told`; a `verifier` takes
+        tokens by what it hears, and does so for some seconds after it has gone.
         Raises `LimitExceeded` beyond the configured number."""
 
     def told(self, seq: int) -> Mapping[str, tuple[int, int]]:
-        """Per audience: (watchers subscribed, those that acknowledged `seq` or later)."""
+        """Per audience: (watchers, those of them that acknowledged `seq` or later). A verifier that has gone without
+        that counts until it has failed closed."""
+
+    @property
+    def knows_verifiers(self) -> bool:
+        """False for some seconds after the start: those that watched the process before may not be back yet."""
 
     def age(self) -> float:
         """Seconds since this replica's state was known to be current."""

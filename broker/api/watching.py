@@ -63,7 +63,10 @@ class WatchRoom:
         """
         if first.WhichOneof("message") != "open":
             raise InvalidRequest("the first message opens the watch")
-        told = Told([self._feed.subscribe(audience) for audience in _audiences(call.caller)])
+        verifier = isinstance(call.caller, ResourceServerCaller)
+        told = Told(
+            [self._feed.subscribe(audience, verifier=verifier) for audience in _audiences(call.caller)]
+        )
         try:
             await self._watch(first.open, await self._view(call.caller), duplex, told)
         except Unread:

@@ -9,6 +9,7 @@ import structlog
 from broker.adapters.challenges import HmacChallenges
 from broker.adapters.evidence.sdk import SdkEvidence
 from broker.adapters.limits import TokenBuckets
+from broker.api.answers import log_unexpected
 from broker.attest import Verifier
 from broker.bootstrap import limits as bounds
 from broker.bootstrap.live import (
@@ -94,6 +95,9 @@ def make_verbs(
     def alarm(line: str) -> None:
         log.critical("an operator has to put this right", problem=line)
 
+    def fault(what: str, error: Exception) -> None:
+        log_unexpected(log, f"upkeep, {what}", error)
+
     return Verbs(
         verifier=Verifier(
             clock=clock,
@@ -164,6 +168,7 @@ def make_verbs(
             on_error=trouble,
             on_stuck=stuck,
             on_alarm=alarm,
+            on_fault=fault,
             limits=bounds.upkeep(limits),
         ),
         rates=rates,

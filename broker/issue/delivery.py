@@ -58,7 +58,7 @@ class Delivery:
                 return await backend.issue(await self._on_account(backend, granted.grant))
         except (LockstepError, TimeoutError) as failure:
             error = _of_backend(failure, granted)
-            await self._end(granted.lease, f"backend: {error.reason}")
+            await self._end(granted.lease, f"backend: {error.reason}", nothing_made=error.without_effect)
             raise error from None
 
     async def activate(self, backend: CredentialBackend, granted: Granted, issued: Issued) -> Lease:
@@ -152,7 +152,13 @@ class Delivery:
     async def _on_account(self, backend: CredentialBackend, grant: Grant) -> Grant:
         if backend.accounts is None or grant.account is None:
             return grant
-        return replace(grant, account=await self._openings.opened(backend.accounts, grant.account, grant.ttl))
+        try:
+            account = await self._openings.opened(backend.accounts, grant.account, grant.ttl)
+        except LockstepError as failure:
+            # What was to hang on the account was not asked for; the account has a row of its own.
+            failure.without_effect = True
+            raise
+        return replace(grant, account=account)
 
     async def _objection(self, lease: Lease, granted: Granted, as_of: int) -> Reason | None:
         seq = await self._feed.catch_up()
@@ -181,13 +187,18 @@ class Delivery:
         refuse_undecided(denials.early, keys, now)
         return None
 
-    async def _end(self, lease: Lease, why: str, refusal: Decision | None = None) -> None:
+    async def _end(
+        self, lease: Lease, why: str, refusal: Decision | None = None, *, nothing_made: bool = False
+    ) -> None:
         now = self._clock.now()
 
         async def work(tx: Transaction) -> None:
             current = await tx.leases.get(lease.id)
             if current is not None:
-                await begin_end(tx, current, now, why)
+                ending = await begin_end(tx, current, now, why)
+                if nothing_made and ending.state is LeaseState.REVOKING and not ending.handle:
+                    over = replace(ending, state=LeaseState.REVOKED, ended_at=now, next_attempt_at=0.0)
+                    await tx.leases.replace(over, ending.state)
             if refusal is not None:
                 await tx.decisions.add(refusal)
 

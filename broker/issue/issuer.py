@@ -8,7 +8,7 @@ from dataclasses import replace
 from broker.errors import InvalidRequest
 from broker.issue.delivery import Delivery
 from broker.issue.granting import Granted, Granting, IssueLimits, begin_end, claimed
-from broker.issue.returning import Cut, checked_offline, cut, usable
+from broker.issue.returning import Cut, checked_offline, cut, noted, usable
 from broker.issue.rules import Refused, is_good
 from broker.ledger import Ledger
 from broker.model.caller import OperatorCaller, WorkloadCaller
@@ -127,7 +127,8 @@ class Issuer:
         return IssueAnswer(lease, credential, issued.parameters, now, role.rotate if role else None)
 
     async def give_back(self, caller: WorkloadCaller | OperatorCaller, lease_id: str) -> Lease:
-        """End a lease early, in the log too: offline verifiers refuse its token. Idempotent."""
+        """End a lease early, in the log too: offline verifiers refuse its token. Idempotent, but that each call of
+        an operator is a decision of its own."""
         now = self._clock.now()
 
         async def work(tx: Transaction) -> tuple[Lease, Cut | None] | Refused:
@@ -141,13 +142,20 @@ class Issuer:
             ):
                 return Refused(Reason.NOT_FOUND, "no such lease of this attestation")
             ended = await begin_end(tx, lease, now)
+            if isinstance(caller, OperatorCaller):
+                # Whoever acts on what is another's leaves a decision, whether or not anybody checks it offline.
+                return ended, await _by_operator(tx, lease, caller.actor, self._entropy, now)
             if not usable(lease) or not checked_offline(lease, self._backends.get(lease.backend)):
                 return ended, None
-            operator = isinstance(caller, OperatorCaller)
-            actor = caller.actor if isinstance(caller, OperatorCaller) else lease.identity
-            reason = "ended by an operator" if operator else "given back by its holder"
-            written = await cut(tx, lease, self._entropy, now, actor=actor, reason=reason, aloud=operator)
-            return ended, written
+            return ended, await cut(
+                tx,
+                lease,
+                self._entropy,
+                now,
+                actor=lease.identity,
+                reason="given back by its holder",
+                aloud=False,
+            )
 
         result = await self._state.transact(work)
         if isinstance(result, Refused):
@@ -197,3 +205,10 @@ class Issuer:
         if isinstance(result, Refused):
             raise result.error()
         return result
+
+
+async def _by_operator(tx: Transaction, lease: Lease, actor: str, entropy: Entropy, now: float) -> Cut:
+    """With a receipt where it ends something; else on record."""
+    if usable(lease):
+        return await cut(tx, lease, entropy, now, actor=actor, reason="ended by an operator", aloud=True)
+    return await noted(tx, lease, entropy, now, actor=actor)

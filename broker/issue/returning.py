@@ -64,6 +64,23 @@ async def cut(
     return Cut((await write(tx, denial)).entries, decision)
 
 
+async def noted(tx: Transaction, lease: Lease, entropy: Entropy, now: float, *, actor: str) -> Cut:
+    """Somebody would have ended a lease that had ended, or was being taken back: on record, and nothing falls."""
+    decision = Decision(
+        id=entropy.identifier("D", now),
+        kind=DecisionKind.REVOKE,
+        at=now,
+        verdict=Reason.LEASE_ENDED,
+        effect=Effect.RECORDED,
+        identity=lease.identity,
+        role=lease.role,
+        actor=actor,
+        detail=f"{Selector(SelectorKind.LEASE, lease.id)}: it was {lease.state} before",
+    )
+    await tx.decisions.add(decision)
+    return Cut((), decision)
+
+
 def usable(lease: Lease) -> bool:
     """True where a credential may be out there that nobody has begun to take back."""
     return lease.state in (LeaseState.PENDING, LeaseState.ACTIVE)

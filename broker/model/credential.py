@@ -13,7 +13,10 @@ from broker.model.role import Mode, Revocability
 
 
 class LeaseState(enum.StrEnum):
-    """PENDING → ACTIVE → REVOKING → REVOKED | EXPIRED, or STUCK (retried until confirmed)."""
+    """PENDING → ACTIVE → REVOKING → REVOKED | EXPIRED, or STUCK (retried until confirmed).
+
+    A lease for which the backend made nothing is REVOKED at once.
+    """
 
     PENDING = "pending"
     ACTIVE = "active"

@@ -11,6 +11,7 @@ from broker.errors import LockstepError
 from broker.model.credential import Confirmation, Confirmed, Lease, LeaseState
 from broker.ports import Clock, CredentialBackend, StateStore, Transaction
 from broker.upkeep.cutting import Cutting
+from broker.upkeep.faults import OnFault, fault
 from broker.upkeep.limits import BATCH, STUCK_AFTER, UpkeepLimits
 from broker.upkeep.sweeping import Sweeping
 
@@ -29,6 +30,7 @@ class Cleaning:
         cutting: Cutting,
         sweeping: Sweeping,
         on_stuck: Callable[[Lease], None],
+        on_fault: OnFault,
         limits: UpkeepLimits,
     ) -> None:
         self._clock = clock
@@ -37,6 +39,7 @@ class Cleaning:
         self._cutting = cutting
         self._sweeping = sweeping
         self._on_stuck = on_stuck
+        self._on_fault = on_fault
         self._limits = limits
         self._under_way: set[str] = set()
 
@@ -75,6 +78,17 @@ class Cleaning:
 
     async def _clean(self, lease: Lease, now: float) -> bool:
         """False where the backend did not answer."""
+        try:
+            return await self._take_back(lease, now)
+        except LockstepError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this lease's
+            # Were it to end the loop, the same row would be due again at the next start, and end that one.
+            self._on_fault(f"lease {lease.id}", error)
+            await self._again(lease, now, fault(error))
+            return True
+
+    async def _take_back(self, lease: Lease, now: float) -> bool:
         backend = self._backends.get(lease.backend)
         if backend is None:
             await self._again(lease, now, f"backend {lease.backend!r} is not configured")
@@ -83,21 +97,22 @@ class Cleaning:
         if lease.account_id and not expired:
             # Nothing is cleaned while the instance could make more of it.
             await self._cutting.at(lease.backend, lease.attestation_id)
-        waiting = backend.outside and await self._may_still_come(backend, lease, now)
+        unanswered = backend.outside and not lease.handle
+        again_at = await self._may_come_until(backend, lease, now) if unanswered else None
         try:
             async with asyncio.timeout(self._limits.pending):
                 if not expired or backend.outside:
                     await backend.revoke(lease)
-                if not waiting and backend.outside and not lease.handle:
-                    # Its answer was lost: whatever it left has no row.
-                    await self._sweeping.backend(lease.backend)
-                confirmed = None if waiting else await backend.confirm(lease, now)
+                if unanswered and again_at is None:
+                    # Its answer was lost: whatever it left has no row, and is not gone before it was looked for.
+                    again_at = await self._sweeping.lost(lease.backend, lease.issued_at)
+                confirmed = await backend.confirm(lease, now) if again_at is None else None
         except (LockstepError, TimeoutError) as error:
             why = error.reason if isinstance(error, LockstepError) else "no answer"
             await self._again(lease, now, why)
             return False
-        if confirmed is None:
-            await self._later(lease, now)
+        if confirmed is None or again_at is not None:
+            await self._later(lease, now, again_at or 0.0)
             return True
         if confirmed.result is Confirmation.ALIVE:
             await self._again(lease, now, "still alive")
@@ -108,6 +123,8 @@ class Cleaning:
             replace(
                 lease,
                 state=state,
+                # What nobody can take back says until when it lives, whatever the lease was to be.
+                expires_at=max(lease.expires_at, confirmed.until),
                 ended_at=self._clock.now(),
                 detail=_found(confirmed),
                 next_attempt_at=0.0,
@@ -115,19 +132,21 @@ class Cleaning:
         )
         return True
 
-    async def _may_still_come(self, backend: CredentialBackend, lease: Lease, now: float) -> bool:
-        """A request in flight survives every kill: without a handle nothing is gone before it is answered."""
-        if lease.handle or now >= lease.issued_at + self._limits.pending:
-            return False
+    async def _may_come_until(self, backend: CredentialBackend, lease: Lease, now: float) -> float | None:
+        """A request in flight survives every kill: without a handle nothing is gone before it is answered. Until
+        when it may be (seconds, UTC); None where no answer is on its way any more."""
+        ends = lease.issued_at + self._limits.pending
+        if now >= ends:
+            return None
         keeper = backend.accounts
         if keeper is None or not lease.account_id:
-            return True
+            return ends
         account = await self._state.read(lambda tx: tx.accounts.get(lease.account_id))
         sent_here = account is not None and account.replica == keeper.replica
-        return not (sent_here and keeper.quiet(lease.attestation_id))
+        return None if sent_here and keeper.quiet(lease.attestation_id) else ends
 
-    async def _later(self, lease: Lease, now: float) -> None:
-        wait = min(self._limits.backoff_most, lease.issued_at + self._limits.pending - now)
+    async def _later(self, lease: Lease, now: float, until: float) -> None:
+        wait = min(self._limits.backoff_most, max(until - now, self._limits.backoff))
         waiting = replace(lease, state=LeaseState.REVOKING, next_attempt_at=now + wait)
         await self._replace(lease, waiting)
 

@@ -13,6 +13,7 @@ from broker.model.credential import Confirmation
 from broker.model.step import Step
 from broker.ports import AccountKeeper, Clock, StateStore, Transaction
 from broker.upkeep.cutting import CUT, FROZEN, Cutting, Holding, missed
+from broker.upkeep.faults import OnFault, fault
 from broker.upkeep.limits import BATCH, STUCK_AFTER, UpkeepLimits
 from broker.upkeep.sweeping import Sweeping
 
@@ -41,6 +42,7 @@ class Closing:
         cutting: Cutting,
         sweeping: Sweeping,
         on_stuck: Callable[[Account], None],
+        on_fault: OnFault,
         limits: UpkeepLimits,
     ) -> None:
         self._clock = clock
@@ -48,6 +50,7 @@ class Closing:
         self._cutting = cutting
         self._sweeping = sweeping
         self._on_stuck = on_stuck
+        self._on_fault = on_fault
         self._limits = limits
         self._under_way: set[tuple[str, str]] = set()
 
@@ -102,6 +105,10 @@ class Closing:
             why = error.message if isinstance(error, LockstepError) else "no answer"
             await self._again(closing, now, why)
             return
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this instance's
+            self._on_fault(f"accounts of {attestation_id}", error)
+            await self._again(closing, now, fault(error))
+            return
         if isinstance(steps, str):
             await self._again(closing, now, steps)
             return
@@ -123,6 +130,9 @@ class Closing:
 
         if holding.ended and not holding.book.did(FROZEN):
             return "the backend did not freeze it"
+        if holding.ended and unsure:
+            # What another process had sent may have come after its freeze, and made what was not there then.
+            await keeper.freeze(attestation_id)
         did(DRAINED, f"{keeper.longest_call:g} s have passed" if unsure else "every call was answered")
         for account in closing:
             await keeper.close(account)
@@ -133,7 +143,7 @@ class Closing:
                 return "the target was not cut"
         if unsure:
             found = await self._sweeping.backend(holding.book.backend)
-            did(SWEPT, f"{found} leases that no row knew")
+            did(SWEPT, f"{found.taken} leases that no row knew")
         for account in closing:
             confirmed = await keeper.confirm(account, self._clock.now())
             if confirmed.result is Confirmation.ALIVE:

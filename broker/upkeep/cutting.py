@@ -13,6 +13,7 @@ from broker.model.attestation import AttestationState
 from broker.model.credential import Lease
 from broker.model.step import Step
 from broker.ports import AccountKeeper, Clock, CredentialBackend, StateStore, TargetCutter, Transaction
+from broker.upkeep.faults import OnFault
 from broker.upkeep.limits import UpkeepLimits
 
 FROZEN: Final = "frozen"
@@ -72,6 +73,7 @@ class Cutting:
         cutters: Mapping[str, TargetCutter],
         state: StateStore,
         on_alarm: Callable[[str], None],
+        on_fault: OnFault,
         limits: UpkeepLimits,
     ) -> None:
         self._clock = clock
@@ -79,6 +81,7 @@ class Cutting:
         self._cutters = cutters
         self._state = state
         self._on_alarm = on_alarm
+        self._on_fault = on_fault
         self._limits = limits
         self._under_way: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._missing: set[str] = set()
@@ -131,6 +134,9 @@ class Cutting:
                 await keeper.freeze(attestation_id)
         except (LockstepError, TimeoutError):
             return ()
+        except Exception as error:  # noqa: BLE001 - without its step it is tried again, and is an alarm in the end
+            self._on_fault(f"freezing {attestation_id}", error)
+            return ()
         return (Step(FROZEN, self._clock.now(), holding.book.backend),)
 
     async def cut(self, holding: Holding, attestation_id: str) -> Sequence[Step]:
@@ -155,6 +161,9 @@ class Cutting:
                 await asyncio.sleep(self._limits.look_again)
                 again = await cutter.cut(attestation_id)
         except (LockstepError, TimeoutError):
+            return ()
+        except Exception as error:  # noqa: BLE001 - the same
+            self._on_fault(f"cutting {attestation_id}", error)
             return ()
         if not again.gone:
             return ()

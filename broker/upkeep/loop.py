@@ -26,6 +26,7 @@ from broker.upkeep.cleaning import Cleaning
 from broker.upkeep.closing import Closing
 from broker.upkeep.cutting import Cutting
 from broker.upkeep.expansion import Expansion
+from broker.upkeep.faults import OnFault
 from broker.upkeep.limits import BATCH, UpkeepLimits
 from broker.upkeep.rounds import Rounds
 from broker.upkeep.settling import Settling
@@ -46,6 +47,8 @@ class Upkeep:
     """Runs until told to stop; a round that fails is reported through `on_error` and tried again.
 
     `on_stuck` hears of what cannot be taken back yet, `on_alarm` of what an operator has to put right, in words.
+    What a plug raises that is no error of the broker's goes to `on_fault` and costs its row a try: only what
+    belongs to no row ends the loop.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Upkeep:
         on_error: Callable[[LockstepError], None],
         on_stuck: Callable[[Lease | Account], None],
         on_alarm: Callable[[str], None],
+        on_fault: OnFault,
         limits: UpkeepLimits,
     ) -> None:
         self._clock = clock
@@ -68,10 +72,12 @@ class Upkeep:
         self._on_error = on_error
         self._limits = limits
         self._expansion = Expansion(state, feed)
-        self._cutting = Cutting(clock, backends, cutters, state, on_alarm, limits)
-        self._sweeping = Sweeping(clock, backends, state, limits)
-        self._cleaning = Cleaning(clock, backends, state, self._cutting, self._sweeping, on_stuck, limits)
-        self._closing = Closing(clock, state, self._cutting, self._sweeping, on_stuck, limits)
+        self._cutting = Cutting(clock, backends, cutters, state, on_alarm, on_fault, limits)
+        self._sweeping = Sweeping(clock, backends, state, on_fault, limits)
+        self._cleaning = Cleaning(
+            clock, backends, state, self._cutting, self._sweeping, on_stuck, on_fault, limits
+        )
+        self._closing = Closing(clock, state, self._cutting, self._sweeping, on_stuck, on_fault, limits)
         self._settling = Settling(clock, state, feed, receipts, limits)
         self._cleaned = asyncio.Event()
         every = limits.interval

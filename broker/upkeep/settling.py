@@ -63,7 +63,13 @@ class Settling:
         outcome = await self._outcome(revocation)
         if outcome is None:
             return
-        settled = replace(_with_outcome(revocation, outcome, told, now), state=RevocationState.SETTLED)
+        whole = self._feed.knows_verifiers
+        unsure = not whole and any(_all_told(lease, told) for lease in outcome.leases)
+        if unsure and now < revocation.at + self._limits.settle:
+            # This process has just begun: a verifier of the one before may still take what it was not told of.
+            return
+        done = _with_outcome(revocation, outcome, told, now, whole=whole)
+        settled = replace(done, state=RevocationState.SETTLED)
         sealed = replace(settled, receipt=self._receipts.seal(receipt_payload(settled)))
 
         async def write(tx: Transaction) -> None:
@@ -114,7 +120,9 @@ class Settling:
         return await self._state.read(work)
 
 
-def _with_outcome(revocation: Revocation, outcome: Outcome, told: Told, now: float) -> Revocation:
+def _with_outcome(
+    revocation: Revocation, outcome: Outcome, told: Told, now: float, *, whole: bool
+) -> Revocation:
     ended = sorted(
         (lease for lease in outcome.leases if lease.ended_at >= revocation.at),
         key=lambda lease: lease.ended_at,
@@ -131,16 +139,15 @@ def _with_outcome(revocation: Revocation, outcome: Outcome, told: Told, now: flo
     steps.append(Step("told", now, _told(told)))
     steps.append(Step("confirmed", now, f"{len(ended)} leases ended"))
     unconfirmed = (
-        *(item for lease in ended if (item := _unconfirmed(lease, told)) is not None),
+        *(item for lease in ended if (item := _unconfirmed(lease, told, whole)) is not None),
         *(item for lease in ended if (item := _uncut(lease, outcome.accounts)) is not None),
     )
     return replace(revocation, steps=tuple(steps), unconfirmed=unconfirmed, leases=len(ended))
 
 
-def _unconfirmed(lease: Lease, told: Told) -> Unconfirmed | None:
+def _unconfirmed(lease: Lease, told: Told, whole: bool) -> Unconfirmed | None:
     if lease.revocability is Revocability.INSTANT:
-        all_of, of = told.get(lease.audience, (0, 0))
-        if all_of and of == all_of:
+        if whole and _all_told(lease, told):
             return None
         # A verifier that neither watches nor introspects sees only the signature.
         what = f"verifiers of {lease.audience!r} without the feed"
@@ -165,6 +172,12 @@ def _uncut(lease: Lease, accounts: Sequence[Account]) -> Unconfirmed | None:
         f"end them there by hand, then {MEND}"
     )
     return Unconfirmed(lease.id, what, lease.expires_at)
+
+
+def _all_told(lease: Lease, told: Told) -> bool:
+    """True where every verifier of a token that only its verifiers end has acknowledged."""
+    all_of, of = told.get(lease.audience, (0, 0))
+    return lease.revocability is Revocability.INSTANT and 0 < all_of == of
 
 
 def _told(told: Told) -> str:

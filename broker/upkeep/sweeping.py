@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from broker.errors import LockstepError
 from broker.model.attestation import AttestationState
 from broker.ports import AccountKeeper, Clock, CredentialBackend, StateStore, Transaction
+from broker.upkeep.faults import OnFault
 from broker.upkeep.limits import BATCH, UpkeepLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """One look at a backend: leases that no row knew were `taken` back; of what was made before `before` (seconds,
+    UTC) nothing is left that no row knows."""
+
+    taken: int
+    before: float
 
 
 class Sweeping:
@@ -18,13 +32,17 @@ class Sweeping:
         clock: Clock,
         backends: Mapping[str, CredentialBackend],
         state: StateStore,
+        on_fault: OnFault,
         limits: UpkeepLimits,
     ) -> None:
         self._clock = clock
         self._backends = backends
         self._state = state
+        self._on_fault = on_fault
         self._limits = limits
         self._after: dict[str, float] = {}
+        self._reached: dict[str, float] = {}
+        self._looking: dict[str, asyncio.Lock] = {}
 
     async def tick(self, now: float) -> None:
         """Sweep each backend whose turn it is. Raises `Unavailable`; its turn then comes again soon."""
@@ -33,22 +51,56 @@ class Sweeping:
                 continue
             # A backend that is down must not be asked at every round.
             self._after[name] = now + self._limits.backoff_most
-            await self.backend(name)
+            try:
+                await self.backend(name)
+            except LockstepError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a backend's own; its turn comes again
+                self._on_fault(f"sweep of {name}", error)
+                continue
             self._after[name] = now + self._limits.sweep
 
-    async def backend(self, name: str) -> int:
-        """How many leases were found and taken back at one backend."""
+    async def backend(self, name: str) -> Swept:
+        """Look through one backend, and take back what no row knows. Raises `Unavailable`."""
         backend = self._backends.get(name)
         keeper = None if backend is None else backend.accounts
         if keeper is None:
-            return 0
+            return Swept(0, -math.inf)
         # An answer that is still on its way is no stray: its row does not know its handle yet.
-        before = self._clock.now() - self._limits.pending - self._limits.skew
+        before = self._clock.now() - self._young
         found = await self._unknown(await keeper.strays(before))
         for handle in found:
             await keeper.revoke_stray(handle)
         await self._freeze_ended(keeper)
-        return len(found)
+        self._reached[name] = max(before, self._reached.get(name, -math.inf))
+        return Swept(len(found), before)
+
+    async def lost(self, name: str, asked_at: float) -> float | None:
+        """Look for what a call may have made whose answer was lost, `asked_at` seconds, UTC.
+
+        None where it would have been found, or the backend does not list what it
+        made; else when to ask again: not before the last moment in which it can
+        have been made is old enough to be looked at. There is one look before
+        that, as soon as it can find what was made at once. Raises `Unavailable`.
+        """
+        backend = self._backends.get(name)
+        if backend is None or backend.accounts is None or not backend.accounts.sweeps:
+            return None
+        soon, latest = asked_at + self._limits.skew, asked_at + self._limits.pending + self._limits.skew
+        async with self._looking.setdefault(name, asyncio.Lock()):
+            reached = self._reached.get(name, -math.inf)
+            # However many were lost, each look counts for all of them.
+            for made_at in (soon, latest):
+                if reached < made_at <= self._clock.now() - self._young:
+                    reached = (await self.backend(name)).before
+                elif reached < made_at:
+                    return made_at + self._young
+        return None
+
+    @property
+    def _young(self) -> float:
+        """Seconds for which what was made may be unknown to its row."""
+        return self._limits.pending + self._limits.skew
 
     async def _unknown(self, handles: Sequence[str]) -> Sequence[str]:
         unknown: list[str] = []
@@ -58,7 +110,7 @@ class Sweeping:
             async def work(tx: Transaction, some: Sequence[str] = some) -> Sequence[str]:
                 missing = []
                 for handle in some:
-                    lease = await tx.leases.by_handle(handle)
+                    lease = await tx.leases.by_handle(handle) or await tx.leases.by_stem(handle)
                     if lease is None or not lease.state.live:
                         missing.append(handle)
                 return missing

@@ -16,6 +16,7 @@ from broker.adapters.state.sqlite import SqliteState
 from broker.errors import LimitExceeded, Misuse, Unavailable
 from broker.model.revocation import LogEntry, NewEntry, Selector, SelectorKind
 from broker.ports import StateStore, Subscription, Transaction
+from lockstep_client.watch import DEAF_AFTER
 from tests.contract.state.nouns import entry
 from tests.fakes.clock import FakeClock
 from tests.fakes.entropy import CounterEntropy
@@ -239,6 +240,48 @@ async def test_told_counts_by_audience(state: StateStore, feed: LocalFeed) -> No
     a.close()
     a.acknowledge(3)
     assert feed.told(3) == {"db": (1, 0), "api": (1, 0)}
+
+
+async def test_a_verifier_that_has_gone_counts_until_it_has_failed_closed(
+    state: StateStore, clock: FakeClock
+) -> None:
+    feed = await LocalFeed.load(state, clock, FeedLimits(patience=6.0))
+    first, second = feed.subscribe("db", verifier=True), feed.subscribe("db", verifier=True)
+    workload = feed.subscribe("workloads")
+    await announced(state, feed, [ban(1)])
+    first.acknowledge(1)
+    for gone in (first, second, second, workload):
+        gone.close()
+    # What it had acknowledged it knows, and what came after that it may never have heard of.
+    assert feed.told(1) == {"db": (1, 0)}
+    await announced(state, feed, [ban(2)])
+    assert feed.told(2) == {"db": (2, 0)}
+    clock.advance(3.0)
+    back = feed.subscribe("db", verifier=True)
+    back.acknowledge(2)
+    assert feed.told(2) == {"db": (3, 1)}
+    clock.advance(2.999)
+    assert feed.told(2) == {"db": (3, 1)}
+    clock.advance(0.001)
+    assert feed.told(2) == {"db": (1, 1)}
+    back.close()
+    assert feed.told(2) == {}
+    assert feed.told(3) == {"db": (1, 0)}
+
+
+async def test_a_new_process_does_not_know_who_watched_the_one_before(
+    state: StateStore, clock: FakeClock
+) -> None:
+    feed = await LocalFeed.load(state, clock, FeedLimits(patience=6.0))
+    assert not feed.knows_verifiers
+    clock.advance(5.999)
+    assert not feed.knows_verifiers
+    clock.advance(0.001)
+    assert feed.knows_verifiers
+
+
+def test_the_patience_of_a_verifier_is_that_of_ours() -> None:
+    assert FeedLimits().patience == DEAF_AFTER
 
 
 async def test_wait_acknowledged(state: StateStore, feed: LocalFeed) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -18,12 +19,14 @@ from broker.crypto.keyfiles import public_pem
 from broker.crypto.ring import JwtRing
 from broker.errors import Denied, LockstepError, Unavailable
 from broker.model.account import Account, AccountState
-from broker.model.credential import Confirmation, Grant, LeaseState
+from broker.model.credential import Confirmation, Confirmed, Grant, LeaseState
 from broker.model.evidence import Assurance
 from lockstep.formats import GATE_TYPE, Reason
 from tests.contract.backend_suite import BackendSuite, grant_at
+from tests.support.relay import Relay
 
 if TYPE_CHECKING:
+    from broker.adapters.backends.vault.session import VaultSession
     from tests.support.openbao import Bao
     from tests.support.vault_ground import Ground
 
@@ -55,13 +58,13 @@ class Scene:
         auth: dict[str, Any] = answer["auth"]
         return auth
 
-    def another(self, replica: str, mount: str = "gate") -> GateBackend:
-        """A gate of another process, or at another mount."""
+    def another(self, replica: str, mount: str = "gate", session: VaultSession | None = None) -> GateBackend:
+        """A gate of another process, at another mount, or by another way."""
         return GateBackend(
             self.signer,
             ISSUER,
             GateOptions(mount, AUDIENCE),
-            self.vault.session,
+            session or self.vault.session,
             SystemClock(),
             SystemEntropy(),
             replica,
@@ -197,6 +200,60 @@ async def test_an_instance_is_stopped_whose_first_login_nobody_remembers(scene: 
 async def test_stopping_who_never_came_is_no_error(scene: Scene) -> None:
     await scene.gate.accounts.freeze("A-9")
     assert (await scene.gate.accounts.confirm(scene.account("A-9"), time.time())).result is Confirmation.GONE
+
+
+async def test_who_was_stopped_before_its_first_login_gets_none(scene: Scene) -> None:
+    await scene.gate.accounts.freeze("A-1")
+    with pytest.raises(Denied) as refused:
+        await scene.gate.issue(granted(time.time()))
+    assert refused.value.reason is Reason.REVOKED
+    assert await scene.gate.accounts.confirm(scene.account(), time.time()) == Confirmed(
+        Confirmation.GONE, "entity disabled, or never made"
+    )
+
+
+async def test_who_is_stopped_while_its_first_login_is_on_its_way_is_stopped_when_it_arrives(
+    scene: Scene,
+) -> None:
+    with Relay(scene.ground.server.port) as relay:
+        options = scene.ground.options(addresses=(f"https://{relay.address}",), connections=1)
+        vault = VaultBackend("vault", options, SystemClock(), "R-1")
+        gate = scene.another("R-1", session=vault.session)
+        # Ways to stop and to take stand; the login will open one of its own.
+        await gate.accounts.attestations()
+        relay.hold()
+        issuing = asyncio.create_task(gate.issue(granted(time.time())))
+        assert await asyncio.to_thread(relay.held.wait, 10)
+        await gate.accounts.freeze("A-1")
+        assert not gate.accounts.quiet("A-1")
+        relay.release()
+        with pytest.raises(Denied) as refused:
+            await issuing
+        assert refused.value.reason is Reason.REVOKED
+        assert refused.value.without_effect
+        assert gate.accounts.quiet("A-1")
+        # The login was answered all the same: there is an entity now, and it is disabled.
+        [entity] = [
+            scene.ground.root.read(f"identity/entity/id/{key}")
+            for key in scene.ground.root.listed("identity/entity/id")
+            if "a-1" in str(scene.ground.root.read(f"identity/entity/id/{key}")).lower()
+        ]
+        assert entity["disabled"] is True
+        await gate.accounts.close(scene.account())
+        found = await gate.accounts.confirm(scene.account(), time.time())
+        assert found.result is Confirmation.GONE
+        await vault.close()
+
+
+async def test_what_arrives_after_everybody_has_gone_is_stopped_when_the_account_is_closed(
+    scene: Scene,
+) -> None:
+    await scene.gate.accounts.freeze("A-1")
+    # The login of a process that has died, or was not waited for.
+    scene.login(scene.gate._token(granted(time.time())))
+    assert not await scene.gate.accounts.stopped("A-1")
+    await scene.gate.accounts.close(scene.account())
+    assert await scene.gate.accounts.stopped("A-1")
 
 
 async def test_code_that_the_policy_does_not_name_is_denied_at_the_broker(scene: Scene) -> None:

@@ -34,6 +34,7 @@ class FakeTarget:
     def __init__(self) -> None:
         self.logins: dict[str, Made] = {}
         self.failures: list[LockstepError] = []
+        self.faults: list[Exception] = []
         self.calls: list[str] = []
 
     async def cut(self, attestation_id: str) -> Remains:
@@ -63,6 +64,8 @@ class FakeTarget:
         return [made for made in self.logins.values() if made.attestation == attestation_id]
 
     def _weather(self) -> None:
+        if self.faults:
+            raise self.faults.pop(0)
         if self.failures:
             raise self.failures.pop(0)
 
@@ -79,6 +82,7 @@ class FakeVault:
         self.leases: dict[str, Made] = {}
         self.frozen: set[str] = set()
         self.calls: list[str] = []
+        self.swept = True
         self._accounts = FakeAccounts(self)
         self._called = asyncio.Event()
         self.held: set[str] = set()
@@ -151,7 +155,9 @@ class FakeVault:
         # A call that has begun survives what is done to its token: that is what draining is for.
         if account.accessor not in self.tokens or account.attestation_id in self.frozen:
             self.held.discard(account.id)
-            raise Unavailable(Reason.BACKEND_UNAVAILABLE, "permission denied")
+            denied = Unavailable(Reason.BACKEND_UNAVAILABLE, "permission denied")
+            denied.without_effect = True
+            raise denied
         self._count(account.attestation_id, 1)
         try:
             await self._happen_before_effect()
@@ -182,6 +188,8 @@ class FakeVault:
         await self.end("revoke")
 
     async def confirm(self, lease: Lease, now: float) -> Confirmed:
+        if not lease.handle and not self.swept:
+            return Confirmed(Confirmation.UNTIL_EXPIRY, "not looked for", lease.max_expires_at)
         alive = lease.handle in self.leases
         return Confirmed(Confirmation.ALIVE if alive else Confirmation.GONE, "fake lookup")
 
@@ -239,8 +247,14 @@ class FakeAccounts:
     def longest_call(self) -> float:
         return 30.0
 
+    @property
+    def sweeps(self) -> bool:
+        return self._vault.swept
+
     async def strays(self, before: float) -> Sequence[str]:
         await self._vault.begin("strays")
+        if not self._vault.swept:
+            return []
         return [handle for handle, made in self._vault.leases.items() if made.at <= before]
 
     async def attestations(self) -> Sequence[str]:

@@ -23,6 +23,7 @@ class FakeBackend:
         self._held: dict[str, asyncio.Event] = {}
         self.living: dict[str, Lease] = {}
         self.calls: list[tuple[str, str]] = []
+        self.poisoned: set[tuple[str, str]] = set()
 
     # --- the weather --------------------------------------------------------------------------------
 
@@ -30,6 +31,10 @@ class FakeBackend:
         """The next calls of ``issue``, ``renew``, ``revoke`` or ``confirm`` raise."""
         problem = error or Unavailable(Reason.BACKEND_UNAVAILABLE, "the backend does not answer")
         self._failures.setdefault(call, []).extend([problem] * times)
+
+    def poison(self, call: str, lease_id: str) -> None:
+        """From now on this call for this lease raises what no plug may."""
+        self.poisoned.add((call, lease_id))
 
     def hold(self, call: str) -> asyncio.Event:
         """Calls wait until the event that is returned is set."""
@@ -41,6 +46,8 @@ class FakeBackend:
             await self._held[call].wait()
         if self._failures.get(call):
             raise self._failures[call].pop(0)
+        if (call, lease_id) in self.poisoned:
+            raise KeyError("s3cret")
 
     # --- the port -----------------------------------------------------------------------------------
 

@@ -229,6 +229,11 @@ class MemoryLeases(Store):
         found = [lease for lease in self._view.read.leases.values() if handle and lease.handle == handle]
         return max(found, key=lambda lease: lease.id, default=None)
 
+    async def by_stem(self, stem: str) -> Lease | None:
+        table = self._view.read.leases.values()
+        found = [lease for lease in table if stem and lease.handle.startswith(f"{stem}:")]
+        return max(found, key=lambda lease: lease.id, default=None)
+
     async def replace(self, lease: Lease, expected: LeaseState) -> bool:
         table = self._view.write.leases
         old = table.get(lease.id)

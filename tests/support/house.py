@@ -175,6 +175,7 @@ class House:
         self.erred = asyncio.Event()
         self.stuck: list[Lease | Account] = []
         self.alarms: list[str] = []
+        self.faults: list[tuple[str, Exception]] = []
         self.rates = {
             "refused": Rate(1000, 60.0),
             "self": Rate(1000, 60.0),
@@ -183,7 +184,8 @@ class House:
         self.attest_limits = AttestLimits()
         self.issue_limits = IssueLimits()
         self.upkeep_limits = UpkeepLimits(look_again=0.0)
-        self.feed_limits = FeedLimits()
+        # As if it had run for a while: nobody who watched an earlier process is still to come.
+        self.feed_limits = FeedLimits(patience=0.0)
         self._jti = 0
         self._workloads = 0
 
@@ -255,6 +257,7 @@ class House:
             on_error=self._on_error,
             on_stuck=self.stuck.append,
             on_alarm=self.alarms.append,
+            on_fault=lambda what, error: self.faults.append((what, error)),
             limits=self.upkeep_limits,
         )
 

@@ -97,6 +97,10 @@ class MortalAccounts:
     async def confirm(self, account: Account, now: float) -> Confirmed:
         return await self._fate.of("confirm account", self._inner.confirm(account, now))
 
+    @property
+    def sweeps(self) -> bool:
+        return self._inner.sweeps  # type: ignore[no-any-return]
+
     async def strays(self, before: float) -> Sequence[str]:
         return await self._inner.strays(before)  # type: ignore[no-any-return]
 

@@ -10,12 +10,18 @@ from typing import Self
 
 
 class Relay:
-    """``with Relay(port) as relay``; clients come to `relay.address`. `cut` ends every connection and takes no more."""
+    """``with Relay(port) as relay``; clients come to `relay.address`. `cut` ends every connection and takes no more,
+    `mute` loses every answer, and what comes on a connection that was opened after `hold` waits until `release`."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._whole = threading.Event()
         self._whole.set()
+        self._mute = threading.Event()
+        self._passing = threading.Event()
+        self._passing.set()
+        self.held = threading.Event()
+        """Set once something has come and waits."""
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
@@ -34,6 +40,7 @@ class Relay:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self.release()
         self._acceptor.join(5)
         self.cut()
         for thread in self._threads:
@@ -49,8 +56,22 @@ class Relay:
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
 
+    def mute(self) -> None:
+        """Whatever is sent arrives, and no answer comes back."""
+        self._mute.set()
+
+    def hold(self) -> None:
+        """What is sent on new connections is on its way, and does not arrive."""
+        self._passing = threading.Event()
+        self.held.clear()
+
+    def release(self) -> None:
+        """It arrives."""
+        self._passing.set()
+
     def mend(self) -> None:
-        """New connections pass again."""
+        """New connections pass again, and answers."""
+        self._mute.clear()
         self._whole.set()
 
     def _accept(self) -> None:
@@ -70,15 +91,23 @@ class Relay:
             far.settimeout(None)
             with self._lock:
                 self._open |= {near, far}
-            for source, sink in ((near, far), (far, near)):
-                thread = threading.Thread(target=self._pump, args=(source, sink), daemon=True)
+            for source, sink, answers in ((near, far, False), (far, near, True)):
+                thread = threading.Thread(
+                    target=self._pump, args=(source, sink, answers, self._passing), daemon=True
+                )
                 thread.start()
                 self._threads.append(thread)
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(
+        self, source: socket.socket, sink: socket.socket, answers: bool, passing: threading.Event
+    ) -> None:
         try:
             while data := source.recv(65536):
-                sink.sendall(data)
+                if not passing.is_set():
+                    self.held.set()
+                    passing.wait(60)
+                if not (answers and self._mute.is_set()):
+                    sink.sendall(data)
         except OSError:
             pass
         with contextlib.suppress(OSError):

@@ -32,6 +32,10 @@ class Ahead(SystemClock):
     def monotonic(self) -> float:
         return super().monotonic() + self.ahead
 
+    def advance(self, seconds: float) -> None:
+        """So much further ahead."""
+        self.ahead += seconds
+
 
 class Plug(VaultBackend):
     """Remembers its warnings in `warned`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -19,11 +20,24 @@ _PAGE: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class FeedLimits:
-    """Bounds: entries that wait for one watcher, watchers, entries announced before one that is missing."""
+    """Bounds: entries that wait for one watcher, watchers, entries announced before one that is missing.
+
+    `patience` is how many seconds a verifier that hears nothing goes on to accept (W of the protocol).
+    """
 
     queue: int = 1_024
     subscribers: int = 10_000
     ahead: int = 4_096
+    patience: float = 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Departed:
+    """A verifier that has gone; `until` (seconds of CLOCK_BOOTTIME) it may accept what it had not heard of."""
+
+    audience: str
+    acknowledged: int
+    until: float
 
 
 class LocalFeed:
@@ -44,6 +58,9 @@ class LocalFeed:
         self._ahead: dict[int, LogEntry] = {}
         self._subscriptions: set[LocalSubscription] = set()
         self._waiters: set[Waiter] = set()
+        # In the order in which they went, which is that of their ends.
+        self._departed: deque[_Departed] = deque()
+        self._whole_at = clock.monotonic() + limits.patience
         self._known_at = -math.inf
 
     @classmethod
@@ -97,21 +114,32 @@ class LocalFeed:
         if len(self._ahead) > self._limits.ahead:
             self._ahead.clear()  # catch_up reads them
 
-    def subscribe(self, audience: str) -> LocalSubscription:
+    def subscribe(self, audience: str, *, verifier: bool = False) -> LocalSubscription:
         """A queue of everything applied from now on: subscribe first, then read. Raises `LimitExceeded`."""
         if len(self._subscriptions) >= self._limits.subscribers:
             raise LimitExceeded("too many watchers on this broker")
-        subscription = LocalSubscription(self, audience, self._limits.queue)
+        subscription = LocalSubscription(self, audience, self._limits.queue, verifier=verifier)
         self._subscriptions.add(subscription)
         return subscription
 
     def told(self, seq: int) -> Mapping[str, tuple[int, int]]:
-        """Per audience: (watchers subscribed, those that acknowledged `seq` or later)."""
+        """Per audience: (watchers, those of them that acknowledged `seq` or later)."""
         found: dict[str, tuple[int, int]] = {}
         for item in self._subscriptions:
-            subscribed, acknowledged = found.get(item.audience, (0, 0))
-            found[item.audience] = (subscribed + 1, acknowledged + (item.acknowledged >= seq))
+            watching, acknowledged = found.get(item.audience, (0, 0))
+            found[item.audience] = (watching + 1, acknowledged + (item.acknowledged >= seq))
+        self._drop_deaf()
+        for gone in self._departed:
+            # Nobody can tell whether it is one that is back: each counts.
+            if gone.acknowledged < seq:
+                watching, acknowledged = found.get(gone.audience, (0, 0))
+                found[gone.audience] = (watching + 1, acknowledged)
         return found
+
+    @property
+    def knows_verifiers(self) -> bool:
+        """True once those of an earlier process are back, or have failed closed."""
+        return self._clock.monotonic() >= self._whole_at
 
     def age(self) -> float:
         """Seconds since the last read of the head, that succeeded, was sent."""
@@ -137,10 +165,19 @@ class LocalFeed:
         return possible
 
     def left(self, subscription: LocalSubscription) -> None:
-        """A watcher has gone."""
+        """A watcher has gone; a verifier accepts until it misses the answer to its next ping."""
         self._subscriptions.discard(subscription)
+        if subscription.verifier:
+            until = self._clock.monotonic() + self._limits.patience
+            self._drop_deaf()
+            self._departed.append(_Departed(subscription.audience, subscription.acknowledged, until))
         for waiter in self._waiters:
             waiter.heard(subscription)
+
+    def _drop_deaf(self) -> None:
+        now = self._clock.monotonic()
+        while self._departed and self._departed[0].until <= now:
+            self._departed.popleft()
 
     # --- applying ---------------------------------------------------------------------------------
 

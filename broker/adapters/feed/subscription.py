@@ -23,8 +23,9 @@ class Source(Protocol):
 class LocalSubscription:
     """Plug of `broker.ports.Subscription`; one reader at a time."""
 
-    def __init__(self, source: Source, audience: str, bound: int) -> None:
+    def __init__(self, source: Source, audience: str, bound: int, *, verifier: bool = False) -> None:
         self.audience = audience
+        self.verifier = verifier
         self.acknowledged = 0
         self._source = source
         self._bound = bound

@@ -78,7 +78,15 @@ async def test_look_ups(state: StateStore) -> None:
     assert (await call.leases.by_handle("h-1")).id == "lea-000005"
     assert await call.leases.by_handle("") is None
     assert await call.leases.by_handle("never") is None
-    assert ids(await call.leases.of_attestation("att-000001")) == [f"lea-{n:06}" for n in (1, 2, 3, 4)]
+    await call.leases.open(lease(6, handle="creds/a:until:99"))
+    await call.leases.open(lease(7, handle="creds/a:until:50"))
+    await call.leases.open(lease(8, handle="creds/a;b"))
+    assert (await call.leases.by_stem("creds/a")).id == "lea-000007"
+    for nobodys in ("", "creds", "creds/", "creds/a:until:99", "creds/a;b", "h-1", "never"):
+        assert await call.leases.by_stem(nobodys) is None, nobodys
+    assert ids(await call.leases.of_attestation("att-000001")) == [
+        f"lea-{n:06}" for n in (1, 2, 3, 4, 6, 7, 8)
+    ]
     assert ids(await call.leases.of_attestation("never")) == []
 
 

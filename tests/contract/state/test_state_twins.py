@@ -101,7 +101,7 @@ leases = st.builds(
     st.sampled_from(LeaseState),
     times,
     times,
-    st.sampled_from(["", "h1", "h2"]),
+    st.sampled_from(["", "h1", "h2", "h1:a", "h1:b"]),
     st.sampled_from(["", "r1"]),
 )
 selectors = st.one_of(
@@ -178,6 +178,7 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "leases.get": (ids("lea"),),
     "leases.by_request": (ids("att"), st.sampled_from(["", "r1"])),
     "leases.by_handle": (st.sampled_from(["", "h1", "h2"]),),
+    "leases.by_stem": (st.sampled_from(["", "h1", "h2", "h"]),),
     "leases.replace": (leases, st.sampled_from(LeaseState)),
     "leases.begin_revoking": (id_lists("att"),),
     "leases.of_attestation": (ids("att"),),

@@ -20,6 +20,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 from google.rpc import error_details_pb2, status_pb2
 
+from broker.adapters.feed.local import FeedLimits
 from broker.adapters.identity.spiffe import SpiffeIdentity
 from broker.adapters.limits import TokenBuckets
 from broker.api.answers import Answers
@@ -451,10 +452,12 @@ async def porch(
     http: bool = False,
     reflection: bool = False,
     local_metrics: bool = False,
+    feed: FeedLimits | None = None,
 ) -> AsyncIterator[Porch]:
     """Open doors until the block ends; HTTP only where it is asked for, since it takes its time to close."""
     identities = Identities()
-    house = await House.open(evidence=KeyedEvidence(), identities=identities)
+    told = {} if feed is None else {"feed_limits": feed}
+    house = await House.open(evidence=KeyedEvidence(), identities=identities, **told)
     all_rates = dict.fromkeys(("address", "attest", "identity"), PLENTY) | (rates or {})
     found = Porch(house, identities, folder, limits or Limits(), all_rates)
     await found.build(mtls=mtls, http=http, reflection=reflection, local_metrics=local_metrics)

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
+from broker.adapters.feed.local import FeedLimits
 from broker.api.limits import Limits
 from broker.model.revocation import EntryKind, NewEntry, Selector, SelectorKind
 from lockstep.formats import PROOF_METADATA
@@ -170,6 +171,22 @@ async def test_acknowledgements_reach_the_feed(tmp_path: Path) -> None:
         assert house.feed.told(1) == {"operators": (1, 1), "a": (1, 1), "b": (1, 1)}
         line.cancel()
         server.cancel()
+
+
+async def test_a_verifier_whose_stream_broke_is_not_forgotten_at_once(tmp_path: Path) -> None:
+    async with porch(tmp_path, feed=FeedLimits()) as found:
+        house = found.house
+        lines = [await opened(found), await opened(found, found.resource_server("gateway", "a"))]
+        for line in lines:
+            await snapshot(line)
+        await announced(house.state, house.feed, [entry(SelectorKind.IDENTITY, "i1")])
+        assert house.feed.told(1) == {"operators": (1, 0), "a": (1, 0)}
+        for line in lines:
+            await line.done()
+            await line.ended()
+        assert house.feed.told(1) == {"a": (1, 0)}
+        house.clock.advance(6)
+        assert house.feed.told(1) == {}
 
 
 async def test_a_stale_replica_does_not_beat(tmp_path: Path) -> None:

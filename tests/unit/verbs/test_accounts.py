@@ -11,13 +11,13 @@ import pytest
 from broker.errors import Denied, LockstepError, Unavailable
 from broker.model.account import Account, AccountState
 from broker.model.attestation import AttestationState
-from broker.model.credential import LeaseState
+from broker.model.credential import Lease, LeaseState
 from broker.model.revocation import SelectorKind
 from broker.model.role import Revocability
 from broker.upkeep import STUCK_AFTER
 from lockstep.formats import Reason
 from tests.fakes.accounts import FakeTarget, FakeVault
-from tests.support.house import House, Workload, role
+from tests.support.house import START, House, Workload, role
 
 ROLES = (
     role("db", backend="vault", revocability=Revocability.AT_TARGET, parameters={"cutter": "payments"}),
@@ -40,6 +40,32 @@ async def accounts(house: House, workload: Workload) -> list[Account]:
 
 async def revoke(house: House, workload: Workload) -> str:
     return (await house.revoke(SelectorKind.ATTESTATION, workload.id)).revocation_id
+
+
+def nothing_but_accounts(vault: FakeVault) -> bool:
+    return not vault.leases and not vault.target.logins
+
+
+async def state_of(house: House, lease: Lease) -> LeaseState:
+    return (await house.lease(lease.id)).state
+
+
+async def lose(house: House, vault: FakeVault, workload: Workload) -> Lease:
+    """The row of a login that the backend has made, and whose answer was lost."""
+
+    async def lost() -> None:
+        raise Unavailable(Reason.BACKEND_UNAVAILABLE, "no answer")
+
+    vault.meanwhile("issue", lost)
+    with pytest.raises(Unavailable):
+        await workload.issue("db")
+    [row] = [
+        lease
+        for lease in await house.look(lambda tx: tx.leases.of_attestation(workload.id))
+        if not lease.handle
+    ]
+    assert isinstance(row, Lease)
+    return row
 
 
 def nothing_left(vault: FakeVault) -> bool:
@@ -211,8 +237,12 @@ class TestRevocation:
         await house.tick(1)
         assert not vault.leases
         assert vault.tokens
+        assert vault.calls.count("freeze") == 1
         await house.tick(vault.accounts.longest_call)
         assert nothing_left(vault)
+        # What was on its way may have made what the first freeze did not find.
+        assert vault.calls.count("freeze") == 2
+        assert vault.calls.index("close") > len(vault.calls) - vault.calls[::-1].index("freeze") - 1
         await house.tick(1)
         assert await house.settled(name)
         assert "strays" in vault.calls
@@ -353,6 +383,165 @@ class TestRevocation:
         for _ in range(4):
             await house.tick(60)
         assert nothing_left(vault)
+
+
+class TestLostAnswers:
+    """A secret may be there whose answer was lost: it is not called gone before a sweep would have found it."""
+
+    async def test_the_receipt_waits_for_a_sweep_that_could_find_it(self) -> None:
+        house, vault = await opened()
+        workload = await house.attested()
+        kept = await workload.issue("db")
+        lost = await lose(house, vault, workload)
+        name = (await house.revoke(SelectorKind.LEASE, lost.id)).revocation_id
+        # The request may have run as late as it could.
+        limits = house.upkeep_limits
+        [made] = [made for made in vault.leases.values() if made.lease_id == lost.id]
+        made.at = lost.issued_at + limits.pending + limits.skew - 1
+        last = 2 * (limits.pending + limits.skew)
+        while house.now + 10 < START + last:
+            await house.tick(10)
+            await workload.reattest()
+            assert await state_of(house, lost) is LeaseState.REVOKING
+            assert not await house.settled(name)
+        await house.tick(10)
+        assert set(vault.leases) <= {kept.lease.handle}
+        assert await state_of(house, lost) is LeaseState.REVOKED
+        assert await house.settled(name)
+        assert json.loads(await house.receipt(name))["unconfirmed"] == []
+
+    async def test_what_was_made_at_once_is_taken_back_as_soon_as_it_is_known_for_a_stray(self) -> None:
+        house, vault = await opened()
+        workload = await house.attested()
+        lost = await lose(house, vault, workload)
+        limits = house.upkeep_limits
+        await house.tick(limits.pending)
+        assert len(vault.leases) == 1
+        await house.tick(2 * limits.skew)
+        assert nothing_but_accounts(vault)
+        assert await state_of(house, lost) is LeaseState.REVOKING
+
+    async def test_many_share_a_sweep(self) -> None:
+        house, vault = await opened()
+        fleet = [await house.attested() for _ in range(20)]
+        for workload in fleet:
+            await lose(house, vault, workload)
+        await house.tick()
+        before = vault.calls.count("strays")
+        for _ in range(30):
+            await house.tick(10)
+        assert nothing_but_accounts(vault)
+        assert vault.calls.count("strays") - before <= 4
+
+    async def test_after_a_restart_it_waits_as_long(self) -> None:
+        house, vault = await opened()
+        workload = await house.attested()
+        lost = await lose(house, vault, workload)
+        house.clock.advance(house.upkeep_limits.pending + 1)
+        vault.restarted()
+        await house.start()
+        await house.tick()
+        assert await state_of(house, lost) is LeaseState.REVOKING
+        for _ in range(3):
+            await house.tick(60)
+        assert await state_of(house, lost) is LeaseState.REVOKED
+        assert not vault.leases
+
+    async def test_a_sweep_that_fails_is_no_look(self) -> None:
+        house, vault = await opened()
+        workload = await house.attested()
+        await house.tick()
+        lost = await lose(house, vault, workload)
+        house.clock.advance(2 * (house.upkeep_limits.pending + house.upkeep_limits.skew))
+        vault.fail("strays", 2 * STUCK_AFTER)
+        for _ in range(STUCK_AFTER):
+            await house.upkeep._cleaning.tick(house.now)
+            house.clock.advance(60)
+        assert await state_of(house, lost) is LeaseState.STUCK
+        for _ in range(2 * STUCK_AFTER):
+            await house.upkeep._cleaning.tick(house.now)
+            house.clock.advance(60)
+        assert await state_of(house, lost) is LeaseState.REVOKED
+        assert not vault.leases
+
+    async def test_where_nobody_looks_it_is_said_until_when_it_may_live(self) -> None:
+        house, vault = await opened()
+        vault.swept = False
+        workload = await house.attested()
+        lost = await lose(house, vault, workload)
+        name = (await house.revoke(SelectorKind.LEASE, lost.id)).revocation_id
+        await house.tick(1)
+        [left] = json.loads(await house.receipt(name))["unconfirmed"]
+        assert left["lease"] == lost.id
+        assert left["what"].startswith("until_expiry: ")
+        assert left["until"] == "2027-01-15T08:10:00.000000Z"
+        assert lost.max_expires_at == START + 600 > lost.expires_at
+
+    async def test_what_the_backend_refused_is_over_at_once(self) -> None:
+        house, vault = await opened()
+        workload = await house.attested()
+        await workload.issue("db")
+        vault.frozen.add(workload.id)
+        with pytest.raises(LockstepError):
+            await workload.issue("db")
+        assert len(await house.leases(LeaseState.REVOKED)) == 1
+        assert await house.leases(LeaseState.REVOKING) == []
+
+    async def test_what_waited_for_an_account_that_was_not_to_be_had_is_over_at_once(self) -> None:
+        house, vault = await opened()
+        workload = await house.attested()
+        vault.fail("open")
+        with pytest.raises(Unavailable):
+            await workload.issue("db")
+        assert [lease.state for lease in await house.leases()] == [LeaseState.REVOKED]
+
+
+class TestFaults:
+    """What a plug raises that is no error of the broker's: the row is tried again, the loop goes on."""
+
+    async def test_of_a_backend_that_freezes_or_closes(self) -> None:
+        house, vault = await opened()
+        workload = await house.attested()
+        await workload.issue("db")
+
+        async def broken() -> None:
+            raise KeyError("s3cret")
+
+        vault.meanwhile("before freeze", broken)
+        vault.meanwhile("before close", broken)
+        name = await revoke(house, workload)
+        await house.tick()
+        assert {what.split()[0] for what, _ in house.faults} == {"freezing", "accounts"}
+        for _ in range(4):
+            await house.tick(5)
+        assert nothing_left(vault)
+        assert await house.settled(name)
+        receipt = await house.receipt(name)
+        assert b"s3cret" not in receipt
+
+    async def test_of_a_cutter(self) -> None:
+        house, vault = await opened()
+        workload = await house.attested()
+        await workload.issue("db")
+        vault.target.faults.append(KeyError("s3cret"))
+        name = await revoke(house, workload)
+        for _ in range(4):
+            await house.tick(5)
+        assert [what for what, _ in house.faults] == [f"cutting {workload.id}"]
+        assert nothing_left(vault)
+        assert await house.settled(name)
+
+    async def test_of_a_sweep(self) -> None:
+        house, vault = await opened()
+
+        async def broken() -> None:
+            raise KeyError("s3cret")
+
+        vault.meanwhile("before strays", broken)
+        await house.tick()
+        assert [what for what, _ in house.faults] == ["sweep of vault"]
+        await house.tick(house.upkeep_limits.backoff_most)
+        assert vault.calls.count("strays") == 2
 
 
 class TestCrash:

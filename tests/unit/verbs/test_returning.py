@@ -111,6 +111,44 @@ class TestGivenBack:
         assert entry.body.actor.startswith("operator:ann")
         assert await seen(house, AUDIENCE) == [answer.lease.id]
 
+    @pytest.mark.parametrize("name", ["api", "db"])
+    async def test_by_an_operator_it_is_a_decision_with_a_receipt_whatever_made_it(self, name: str) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        answer, kept = await workload.issue(name), await workload.issue()
+        before = len(house.people.audit)
+        ended = await house.issuer.give_back(house.operator("revoke:lease"), answer.lease.id)
+        assert ended.state is LeaseState.REVOKING
+        revocation = await house.only_revocation()
+        decision = await house.look(lambda tx: tx.decisions.get(revocation.decision_id))
+        assert (decision.kind, decision.effect) == (DecisionKind.REVOKE, Effect.REVOKED)
+        assert decision.actor == revocation.actor == house.operator().actor
+        assert house.people.audit[before:] == [decision]
+        assert one(await house.log()).body.selector == Selector(SelectorKind.LEASE, answer.lease.id)
+        await house.tick()
+        await house.tick(9)
+        assert await house.settled(revocation.id)
+        assert house.db.living == {}
+        await untouched(workload, kept)
+
+    @pytest.mark.parametrize("name", ["api", "db"])
+    async def test_by_an_operator_who_comes_too_late_it_is_on_record(self, name: str) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        answer = await workload.issue(name)
+        caller = house.operator("revoke:lease")
+        await house.issuer.give_back(caller, answer.lease.id)
+        again = await house.issuer.give_back(caller, answer.lease.id)
+        assert again.state is LeaseState.REVOKING
+        await house.tick()
+        await house.issuer.give_back(caller, answer.lease.id)
+        first, second, third = [item for item in await house.decisions() if item.actor == caller.actor]
+        assert [item.effect for item in (first, second, third)] == [Effect.REVOKED, *[Effect.RECORDED] * 2]
+        assert [first, second, third] == house.people.audit[-3:]
+        assert second.detail == f"lease:{answer.lease.id}: it was revoking before"
+        assert third.detail == f"lease:{answer.lease.id}: it was revoked before"
+        one(await house.log())
+
     async def test_what_only_a_target_checks_needs_no_entry(self) -> None:
         house = await House.open()
         workload = await house.attested()

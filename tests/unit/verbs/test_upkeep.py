@@ -329,6 +329,66 @@ class TestReceipt:
         receipt = json.loads(await house.receipt(made.revocation_id))
         assert [item["lease"] for item in receipt["unconfirmed"]] == [answer.lease.id]
 
+    async def test_a_verifier_that_has_just_lost_its_stream_is_waited_for(self) -> None:
+        house = await House.open(feed_limits=FeedLimits())
+        house.clock.advance(10)
+        workload = await house.attested()
+        await workload.issue("api")
+        stays, goes = (house.feed.subscribe("https://api.example", verifier=True) for _ in range(2))
+        goes.close()
+        house.clock.advance(1)
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        stays.acknowledge(house.feed.denials.seq)
+        await house.tick(4.9)
+        assert not await house.settled(made.revocation_id)
+        # It has failed closed: nobody is left who could accept.
+        await house.tick(0.1)
+        receipt = json.loads(await house.receipt(made.revocation_id))
+        assert receipt["unconfirmed"] == []
+
+    async def test_one_that_is_never_waited_for_to_the_end_is_said_to_accept(self) -> None:
+        house = await House.open(feed_limits=FeedLimits())
+        house.upkeep_limits = replace(house.upkeep_limits, settle=2.0)
+        await house.start()
+        house.clock.advance(10)
+        workload = await house.attested()
+        answer = await workload.issue("api")
+        house.feed.subscribe("https://api.example", verifier=True).close()
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        house.feed.subscribe("https://api.example", verifier=True).acknowledge(house.feed.denials.seq)
+        await house.tick(2)
+        receipt = json.loads(await house.receipt(made.revocation_id))
+        assert [item["lease"] for item in receipt["unconfirmed"]] == [answer.lease.id]
+        told = next(step for step in receipt["steps"] if step["name"] == "told")
+        assert told["detail"] == "acknowledged by https://api.example: 1 of 2"
+
+    async def test_those_who_watched_before_a_restart_are_waited_for(self) -> None:
+        house = await House.open(feed_limits=FeedLimits())
+        workload = await house.attested()
+        await workload.issue("api")
+        house.clock.advance(10)
+        for _ in range(2):
+            house.feed.subscribe("https://api.example", verifier=True)
+        await house.start()
+        back = house.feed.subscribe("https://api.example", verifier=True)
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        back.acknowledge(house.feed.denials.seq)
+        await house.tick(5.9)
+        assert not await house.settled(made.revocation_id)
+        await house.tick(0.1)
+        assert json.loads(await house.receipt(made.revocation_id))["unconfirmed"] == []
+
+    async def test_a_workload_that_has_gone_is_waited_for_by_nobody(self) -> None:
+        house = await House.open(feed_limits=FeedLimits())
+        house.clock.advance(10)
+        workload = await house.attested()
+        await workload.issue("db")
+        mine = house.feed.subscribe("workloads")
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        mine.close()
+        await house.tick()
+        assert await house.settled(made.revocation_id)
+
     async def test_a_watcher_must_know_of_what_was_expanded_not_only_of_what_was_named(self) -> None:
         house = await House.open()
         workload = await house.attested()
@@ -535,21 +595,66 @@ class TestLoop:
         row = await house.lease(db.lease.id)
         assert (row.state, row.attempts, row.detail) == (LeaseState.REVOKING, 1, "no answer")
 
-    async def test_what_goes_wrong_beyond_words_ends_the_loop_for_whoever_supervises_it(self) -> None:
+    async def test_what_goes_wrong_beyond_words_and_rows_ends_the_loop_for_whoever_supervises_it(
+        self,
+    ) -> None:
         house = await House.open()
-
-        class Broken(MeddlingBackend):
-            async def revoke(self, lease: Lease) -> None:
-                raise ZeroDivisionError
-
-        house.backends["db"] = Broken()
         workload = await house.attested()
         await workload.issue("db")
+
+        async def broken() -> None:
+            raise ZeroDivisionError
+
         await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        house.state.before_write(1, broken)
         with pytest.raises(ExceptionGroup) as caught:
             await asyncio.wait_for(house.upkeep.run(asyncio.Event()), 5)
         assert caught.group_contains(ZeroDivisionError)
         assert house.feed.told(0) == {}
+
+    @pytest.mark.parametrize("call", ["revoke", "confirm"])
+    async def test_a_poison_row_costs_itself_a_try_and_neither_the_loop_nor_another_row(
+        self, call: str
+    ) -> None:
+        house = await House.open()
+        house.upkeep_limits = replace(house.upkeep_limits, interval=0.01)
+        await house.start()
+        workload, other = await house.attested(), await house.attested()
+        poison, db = await workload.issue("db"), await other.issue("db")
+        house.db.poison(call, poison.lease.id)
+        stop = asyncio.Event()
+        running = asyncio.create_task(house.upkeep.run(stop))
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        also = await house.revoke(SelectorKind.ATTESTATION, other.id)
+        await house.until(lambda: house.settled(also.revocation_id))
+
+        async def tried() -> bool:
+            return (await house.lease(poison.lease.id)).attempts == 1
+
+        await house.until(tried)
+        stop.set()
+        await asyncio.wait_for(running, 4)
+        assert await state(house, db) is LeaseState.REVOKED
+        row = await house.lease(poison.lease.id)
+        assert (row.state, row.detail) == (LeaseState.REVOKING, "fault of the broker: KeyError")
+        [(what, raised)] = house.faults
+        assert (what, type(raised)) == (f"lease {poison.lease.id}", KeyError)
+        assert not await house.settled(made.revocation_id)
+
+    async def test_a_poison_row_is_stuck_in_the_end_and_goes_when_it_can(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        answer = await workload.issue("db")
+        house.db.poison("revoke", answer.lease.id)
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        for _ in range(STUCK_AFTER + 1):
+            await house.tick(60)
+        assert await state(house, answer) is LeaseState.STUCK
+        assert [item.id for item in house.stuck] == [answer.lease.id]
+        house.db.poisoned.clear()
+        await house.tick(60)
+        assert await state(house, answer) is LeaseState.REVOKED
+        assert await house.settled(made.revocation_id)
 
     async def test_an_outage_is_reported_and_outlived(self) -> None:
         house = await House.open()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from broker.adapters.backends.vault.entities import VaultEntities, entity_alias
+from broker.adapters.backends.vault.entities import TOKEN_STORE, VaultEntities, entity_alias
 from broker.adapters.backends.vault.errors import refused, unavailable
 from broker.adapters.backends.vault.flights import Flight, Flights
 from broker.adapters.backends.vault.leases import VaultLeases
@@ -61,7 +61,7 @@ class VaultAccounts:
         self._replica = replica
         self._held: dict[str, Held] = {}
         self._extending: dict[str, asyncio.Lock] = {}
-        self._entities = VaultEntities(session)
+        self._entities = VaultEntities(session, TOKEN_STORE)
 
     # --- the port -----------------------------------------------------------------------------------
 
@@ -168,6 +168,11 @@ class VaultAccounts:
         if await self._entities.stopped(account.attestation_id) is False:
             return Confirmed(Confirmation.ALIVE, "its entity is not disabled")
         return Confirmed(Confirmation.GONE, "accessor unknown to the backend, entity disabled")
+
+    @property
+    def sweeps(self) -> bool:
+        """As the operator says."""
+        return self._options.sweep
 
     async def strays(self, before: float) -> Sequence[str]:
         """Lease ids under the paths of the roles."""

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from broker.adapters.backends.vault.accounts import Held, VaultAccounts
+from broker.adapters.backends.vault.accounts import VaultAccounts
 from broker.adapters.backends.vault.engines import Method, Plan, plan
 from broker.adapters.backends.vault.errors import refused, unavailable
-from broker.adapters.backends.vault.flights import Flights
+from broker.adapters.backends.vault.flights import Flight, Flights
 from broker.adapters.backends.vault.handles import FOREVER, Handle, parse_handle
 from broker.adapters.backends.vault.leases import VaultLeases
 from broker.adapters.backends.vault.options import VaultOptions
+from broker.adapters.backends.vault.secrets import issued, named_after, request
 from broker.adapters.backends.vault.session import VaultSession
-from broker.adapters.backends.vault.wire import Answer, Call, Lane, Wire
-from broker.errors import Denied
+from broker.adapters.backends.vault.wire import Answer, Call, Wire
+from broker.errors import Denied, LockstepError
+from broker.model.account import Account
 from broker.model.credential import Confirmation, Confirmed, Credential, Grant, Issued, Lease
 from broker.model.role import Revocability
 from broker.ports import Clock
 from lockstep.formats import Reason
 
-_FACTS: Final = frozenset({"serial_number", "expiration", "not_before", "private_key_type", "key_type"})
-"""Of certificates: told beside the secret, not as part of it."""
-_NO_HANDLE: Final = "nothing was answered; a sweep finds what was made"
+_SWEPT: Final = "nothing was answered, and a sweep has left nothing that no row knows"
+_NOT_SWEPT: Final = "nothing was answered, and what was made is not looked for"
 
 
 class VaultBackend:
@@ -108,23 +108,23 @@ class VaultBackend:
         account = grant.account
         if account is None:
             raise unavailable("no account was opened at the backend")
-        found = self._plan(grant)
-        held = await self._accounts.token(account, grant.lease.expires_at, grant.ttl)
-        asked = self._clock.now()
         with self._accounts.sending(account.attestation_id) as flight:
-            answer = await self._session.send(
-                self._call(found, grant, held, asked),
-                again=found.method is Method.READ and found.revocability is Revocability.NEVER,
-                flight=flight,
+            try:
+                found = self._plan(grant)
+                held = await self._accounts.token(account, grant.lease.expires_at, grant.ttl)
+                asked = self._clock.now()
+                answer = await self._made(found, account, request(found, grant, held, asked), flight)
+            except LockstepError as failure:
+                # Refused, or never sent; where an answer was lost, nobody knows.
+                failure.without_effect = not (flight.open or flight.lost)
+                raise
+        made = issued(found, grant, held, answer, asked)
+        if "cutter" in grant.parameters and not named_after(made, account.attestation_id):
+            self._session.channel.tell(
+                f"{found.path}: names of logins do not begin with the instance, so that no cutter finds them; "
+                "lockstep-broker vault check prints what mends it"
             )
-        if answer.status == 403:
-            await self._accounts.refused(account)
-            self._warn(f"backend {self._name}: its service tokens may not use {found.path}")
-            raise unavailable("accounts at the backend may not use the role's path")
-        if not answer.ok:
-            self._warn(f"backend {self._name}: {found.path} answered {answer.status}")
-            raise refused("making a secret", answer)
-        return self._issued(found, grant, held, answer, asked)
+        return made
 
     async def renew(self, grant: Grant) -> Issued | None:
         """Extend account and lease; None for what Vault cannot extend."""
@@ -170,7 +170,7 @@ class VaultBackend:
                 return Confirmed(Confirmation.GONE, "it has expired")
             return Confirmed(Confirmation.UNTIL_EXPIRY, await self._last_word(handle), handle.until)
         if not handle.lease_id:
-            return Confirmed(Confirmation.GONE, _NO_HANDLE)
+            return self._confirm_unanswered(lease, now)
         known = await self._leases.found(handle.lease_id)
         if known is None:
             return Confirmed(Confirmation.GONE, "lease unknown to the backend")
@@ -180,65 +180,37 @@ class VaultBackend:
 
     # --- parts --------------------------------------------------------------------------------------
 
+    async def _made(self, found: Plan, account: Account, call: Call, flight: Flight) -> Answer:
+        answer = await self._session.send(
+            call,
+            again=found.method is Method.READ and found.revocability is Revocability.NEVER,
+            flight=flight,
+        )
+        if answer.status == 403:
+            await self._accounts.refused(account)
+            self._warn(f"backend {self._name}: its service tokens may not use {found.path}")
+            raise unavailable("accounts at the backend may not use the role's path")
+        if not answer.ok:
+            self._warn(f"backend {self._name}: {found.path} answered {answer.status}")
+            raise refused("making a secret", answer)
+        return answer
+
+    def _confirm_unanswered(self, lease: Lease, now: float) -> Confirmed:
+        if lease.revocability is Revocability.NEVER:
+            return Confirmed(Confirmation.GONE, "nothing was answered, and reading makes nothing")
+        if lease.revocability is Revocability.AT_TARGET and self._options.sweep:
+            return Confirmed(Confirmation.GONE, _SWEPT)
+        if now >= lease.max_expires_at:
+            return Confirmed(Confirmation.GONE, "it has expired")
+        # Nobody has it, and nobody can take it back: it ends as the backend was asked to end it at the latest.
+        return Confirmed(Confirmation.UNTIL_EXPIRY, _NOT_SWEPT, lease.max_expires_at)
+
     def _plan(self, grant: Grant) -> Plan:
         try:
             return plan(grant.parameters, self._options.mounts)
         except ValueError:
             # Settings refuse such a role.
             raise Denied(Reason.NOT_ENTITLED, "the role names no secret that can be made") from None
-
-    def _call(self, found: Plan, grant: Grant, held: Held, now: float) -> Call:
-        if found.method is Method.READ:
-            return Call("GET", found.path, token=held.token, lane=Lane.GIVE)
-        body = dict(found.data)
-        if found.engine.lives:
-            body["ttl"] = f"{max(math.floor(min(grant.lease.expires_at, held.until) - now), 1)}s"
-        return Call("POST", found.path, body, held.token, Lane.GIVE)
-
-    def _issued(self, found: Plan, grant: Grant, held: Held, answer: Answer, asked: float) -> Issued:
-        lease, body = grant.lease, answer.body
-        secret = answer.data
-        if found.engine.name == "kv" and {"data", "metadata"} <= secret.keys():
-            inner = secret["data"]  # version 2 wraps it
-            secret = inner if isinstance(inner, dict) else {}
-        certified = found.engine.name in ("pki", "ssh")
-        facts = {name: secret[name] for name in secret.keys() & _FACTS} if certified else {}
-        fields = {
-            name: _text(value) for name, value in secret.items() if value is not None and name not in facts
-        }
-        if not fields:
-            raise unavailable("the backend answered without a secret")
-        if "cutter" in grant.parameters and not _named(fields, lease.attestation_id):
-            self._session.channel.tell(
-                f"{found.path}: names of logins do not begin with the instance, so that no cutter finds them; "
-                "lockstep-broker vault check prints what mends it"
-            )
-        lease_id, duration = body.get("lease_id"), body.get("lease_duration")
-        lease_id = lease_id if isinstance(lease_id, str) else ""
-        lives = asked + duration if isinstance(duration, int) and duration > 0 else 0.0
-        match found.revocability:
-            case Revocability.AT_TARGET:
-                if not lease_id:
-                    raise unavailable("the backend answered without a lease: the role calls it revocable")
-                handle, ends = Handle(lease_id), lives or lease.expires_at
-            case Revocability.NEVER:
-                handle, ends = Handle(until=FOREVER), lease.expires_at
-            case _:
-                ends = _expiration(secret) or lives or lease.expires_at
-                serial = secret.get("serial_number")
-                has_serial = found.engine.name == "pki" and isinstance(serial, str)
-                handle = Handle(
-                    lease_id="" if has_serial else lease_id,
-                    mount=found.mount if has_serial else "",
-                    serial=str(serial) if has_serial else "",
-                    until=math.ceil(ends),
-                )
-        return Issued(
-            Credential(fields=fields),
-            handle.text(lease.id),
-            min(ends, lease.expires_at, held.until),
-            parameters={**grant.parameters.get("target", {}), **facts},
-        )
 
     async def _last_word(self, handle: Handle) -> str:
         if handle.until >= FOREVER:
@@ -248,20 +220,3 @@ class VaultBackend:
             if answer.ok and answer.data.get("revocation_time"):
                 return "in the certificate revocation list; whoever does not look takes it until it expires"
         return "nobody can take it back"
-
-
-def _named(fields: Mapping[str, str], attestation_id: str) -> bool:
-    return fields.get("username", "").startswith(f"ls-{attestation_id}-")
-
-
-def _expiration(secret: Mapping[str, Any]) -> float:
-    value = secret.get("expiration")
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else 0.0
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return "\n".join(value)
-    return json.dumps(value)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from broker.adapters.backends.vault.errors import refused, unavailable
@@ -20,19 +21,39 @@ ABREAST: Final = 16
 _REMEMBERED: Final = 50_000
 
 
+@dataclass(frozen=True, slots=True)
+class Aliases:
+    """How one auth method calls instances. `mount` is as ``sys/auth`` spells it, and `what` as people do;
+    `attestation_id` is empty for the alias of somebody else."""
+
+    mount: str
+    what: str
+    alias: Callable[[str], str]
+    attestation_id: Callable[[str], str]
+
+
 class VaultEntities:
-    """Instances by the alias that the token store gives their entity. Owned by one event loop.
+    """Instances by the alias that an auth method gives their entity. Owned by one event loop.
 
     Raises `Unavailable`. Whoever asked to stop an instance is remembered, done
     or not, so that nothing is opened for it while the stop is under way.
     """
 
-    def __init__(self, session: VaultSession) -> None:
+    def __init__(self, session: VaultSession, aliases: Aliases) -> None:
         self._session = session
+        self._aliases = aliases
         # As many as a busy process meets in a while: ids, and which are to be stopped (True: Vault has said so).
         self._ids: OrderedDict[str, str] = OrderedDict()
         self._stops: OrderedDict[str, bool] = OrderedDict()
         self._mount = ""
+
+    def knows(self, attestation_id: str) -> bool:
+        """True where its entity has been seen, and not been missed since."""
+        return attestation_id in self._ids
+
+    def forget(self, attestation_id: str) -> None:
+        """Its entity is looked up when it is needed again; whether it is to be stopped stays known."""
+        self._ids.pop(attestation_id, None)
 
     def learn(self, attestation_id: str, entity_id: str) -> None:
         """Its entity, as a login or a new token has just named it."""
@@ -80,13 +101,13 @@ class VaultEntities:
         if not answer.ok:
             raise refused("listing instances", answer)
         info = answer.data.get("key_info")
-        names = sorted(
-            alias["name"]
+        named = sorted(
+            self._aliases.attestation_id(str(alias.get("name", "")))
             for alias in (info if isinstance(info, dict) else {}).values()
-            if alias.get("mount_accessor") == mount and str(alias.get("name", "")).startswith(ALIAS)
+            if alias.get("mount_accessor") == mount
         )
         # What is disabled stays so: each is asked for once.
-        asked = [name for name in map(_attestation_id, names) if not self._stops.get(name)]
+        asked = [name for name in named if name and not self._stops.get(name)]
         gate = asyncio.Semaphore(ABREAST)
 
         async def alive(attestation_id: str) -> str:
@@ -109,7 +130,7 @@ class VaultEntities:
 
     async def _look(self, attestation_id: str) -> Mapping[str, Any] | None:
         body = {
-            "alias_name": entity_alias(attestation_id),
+            "alias_name": self._aliases.alias(attestation_id),
             "alias_mount_accessor": await self._mount_accessor(),
         }
         answer = await self._session.ask("POST", "identity/lookup/entity", body, lane=Lane.STOP)
@@ -118,13 +139,13 @@ class VaultEntities:
         return answer.data or None
 
     async def _mount_accessor(self) -> str:
-        """Of the token store of the namespace: aliases are under it."""
+        """Of the auth method, in the namespace: aliases are under it."""
         if not self._mount:
             answer = await self._session.ask("GET", "sys/auth", lane=Lane.STOP)
-            store = answer.data.get("token/")
-            accessor = store.get("accessor") if isinstance(store, dict) else None
+            method = answer.data.get(self._aliases.mount)
+            accessor = method.get("accessor") if isinstance(method, dict) else None
             if not answer.ok or not isinstance(accessor, str) or not accessor:
-                raise refused("looking for the token store", answer)
+                raise refused(f"looking for {self._aliases.what}", answer)
             self._mount = accessor
         return self._mount
 
@@ -136,8 +157,14 @@ def entity_alias(attestation_id: str) -> str:
 
 def _attestation_id(alias: str) -> str:
     # Vault keeps aliases in lower case; an id is ``PREFIX-`` and lower-case letters.
+    if not alias.startswith(ALIAS):
+        return ""
     prefix, dash, rest = alias.removeprefix(ALIAS).partition("-")
     return prefix.upper() + dash + rest
+
+
+TOKEN_STORE: Final = Aliases("token/", "the token store", entity_alias, _attestation_id)
+"""Of the service tokens that the broker makes."""
 
 
 def _remember(into: OrderedDict[str, Any], key: str, value: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 
 FOREVER: Final = 253_402_300_799.0
 """9999-12-31, for what has no end."""
+_UNTIL: Final = ":until:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +23,14 @@ class Handle:
     def text(self, lease: str) -> str:
         """As it is stored; `lease` tells handles apart where Vault has no name for the credential.
 
-        A Vault lease id has a slash before any colon; nothing else here has.
+        A Vault lease id has a slash before any colon; nothing else here has. Where
+        there is one it comes first, so that a sweep which lists it finds the row,
+        whatever the role says of it.
         """
         if not self.until:
             return self.lease_id
         if self.lease_id:
-            return f"until:{self.until:.0f}:lease:{self.lease_id}"
+            return f"{self.lease_id}{_UNTIL}{self.until:.0f}"
         if self.serial:
             return f"until:{self.until:.0f}:serial:{self.mount}:{self.serial}"
         return f"until:{self.until:.0f}:lockstep:{lease}"
@@ -35,11 +38,14 @@ class Handle:
 
 def parse_handle(text: str) -> Handle:
     """The handle of a lease row."""
+    lease_id, _, ends = text.rpartition(_UNTIL)
+    if lease_id and ends.isdigit():
+        return Handle(lease_id=lease_id, until=float(ends))
     parts = text.split(":", 3)
     if parts[0] != "until" or len(parts) != 4 or not parts[1].isdigit():
         return Handle(lease_id=text)
     until, kind, rest = float(parts[1]), parts[2], parts[3]
-    if kind == "lease":
+    if kind == "lease":  # as it was spelled before
         return Handle(lease_id=rest, until=until)
     if kind == "serial":
         mount, _, serial = rest.partition(":")

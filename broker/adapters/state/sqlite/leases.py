@@ -45,6 +45,11 @@ class SqliteLeases:
         """The latest lease of a handle; the empty handle has none."""
         return _first(self._db.one("leases.by_handle", (handle,)))
 
+    async def by_stem(self, stem: str) -> Lease | None:
+        """The latest lease whose handle begins with `stem` and a colon; the empty stem has none."""
+        # What follows the colon in the order of texts is the semicolon.
+        return _first(self._db.one("leases.by_stem", (f"{stem}:", f"{stem};"))) if stem else None
+
     async def replace(self, lease: Lease, expected: LeaseState) -> bool:
         """Write the row where its state is still `expected`."""
         row = _row(lease)

@@ -14,6 +14,9 @@ SELECT * FROM leases WHERE attestation_id = ? AND request_id = ? ORDER BY id DES
 -- name: by_handle
 SELECT * FROM leases WHERE handle = ? AND handle <> '' ORDER BY id DESC LIMIT 1;
 
+-- name: by_stem
+SELECT * FROM leases WHERE handle >= ? AND handle < ? AND handle <> '' ORDER BY id DESC LIMIT 1;
+
 -- name: replace
 UPDATE leases
 SET role = ?, role_version = ?, backend = ?, state = ?, mode = ?, decision_id = ?, identity = ?, audience = ?,
