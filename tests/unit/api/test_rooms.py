@@ -156,6 +156,25 @@ async def test_a_manifest_is_published_seen_retired_and_withdrawn(tmp_path: Path
             assert [item.version for item in listed] == versions
 
 
+async def test_the_least_version_is_lowered_by_who_may(tmp_path: Path) -> None:
+    async with porch(tmp_path) as found:
+        channel = found.channel()
+        await found.house.publish(9, "app")
+        order = manifest_pb2.LowerMinVersionRequest(application="payments", min_version=2, reason="a slip")
+        raw = order.SerializeToString()
+        for rights in (("publish", "retire", "withdraw", "lift", "revoke:*"), ("read",)):
+            token = bearer(found.operator(f"no-{len(rights)}", *rights))
+            reply = await call(channel, MANIFEST + "LowerMinVersion", raw, token)
+            assert (reply.code, reply.reason) == (grpc.StatusCode.PERMISSION_DENIED, "not_entitled")
+        token = bearer(found.operator("ann", "lower"))
+        reply = await call(channel, MANIFEST + "LowerMinVersion", raw, token)
+        answer = manifest_pb2.LowerMinVersionResponse.FromString(reply.raw)
+        assert answer.before == 9
+        decision = await found.house.look(lambda tx: tx.decisions.get(answer.decision_id))
+        assert decision.actor.endswith("ann")
+        assert (await found.house.publish(2, "app 2")).in_force
+
+
 @pytest.mark.parametrize(
     ("method", "message"),
     [
@@ -164,11 +183,13 @@ async def test_a_manifest_is_published_seen_retired_and_withdrawn(tmp_path: Path
         ("GetManifest", manifest_pb2.GetManifestRequest(application="a", version=2**64 - 1)),
         ("RetireManifest", manifest_pb2.RetireManifestRequest()),
         ("WithdrawManifest", manifest_pb2.WithdrawManifestRequest(digest=b"x" * 31)),
+        ("LowerMinVersion", manifest_pb2.LowerMinVersionRequest(min_version=1, reason="why")),
+        ("LowerMinVersion", manifest_pb2.LowerMinVersionRequest(application="a", reason="why")),
     ],
 )
 async def test_a_manifest_must_be_named_well(tmp_path: Path, method: str, message: Any) -> None:
     async with porch(tmp_path) as found:
-        token = bearer(found.operator("pipeline", "read", "retire", "withdraw"))
+        token = bearer(found.operator("pipeline", "read", "retire", "withdraw", "lower"))
         reply = await call(found.channel(), MANIFEST + method, message.SerializeToString(), token)
         assert (reply.code, reply.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "invalid_request")
 
