@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
 import grpc
@@ -112,15 +112,21 @@ class Gate(grpc.aio.ServerInterceptor):
             behaviour: Any = handler.unary_unary
             return await behaviour(request, context)
 
+        async def each(messages: Any, context: Context) -> AsyncIterator[Any]:
+            # Each message of a stream asks for an answer, so each counts as a call does.
+            async for raw in messages:
+                await count(context)
+                yield _checked(handler, raw, self._limits.small)
+
         async def streaming(first: Any, context: Context) -> None:
             failure: LockstepError | None = None
             try:
                 address = await count(context)
-                if isinstance(first, bytes):
-                    first = _checked(handler, first, self._limits.small)
-                with self._seats.opening(address):
+                whole = isinstance(first, bytes)
+                asked = _checked(handler, first, self._limits.small) if whole else each(first, context)
+                with self._seats.public(address):
                     behaviour: Any = handler.unary_stream or handler.stream_stream
-                    answers = behaviour(first, context)
+                    answers = behaviour(asked, context)
                     if inspect.isasyncgen(answers):
                         async for answer in answers:
                             await context.write(answer)
@@ -133,9 +139,7 @@ class Gate(grpc.aio.ServerInterceptor):
 
         serialiser = handler.response_serializer
         if handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(
-                streaming, request_deserializer=handler.request_deserializer, response_serializer=serialiser
-            )
+            return grpc.stream_stream_rpc_method_handler(streaming, response_serializer=serialiser)
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(streaming, response_serializer=serialiser)
         return grpc.unary_unary_rpc_method_handler(unary, response_serializer=serialiser)

@@ -78,8 +78,7 @@ def open_doors(
     unserved = [method for method, row in GRPC.items() if not row.foreign and method not in routes]
     if unserved:
         raise AssertionError(f"no room serves {unserved[0]}")
-    seats = Seats(limits.streams, limits.streams_per_caller)
-    gate = Gate(routes, threshold, clock, limits, seats, Answers(metrics, log))
+    gate = Gate(routes, threshold, clock, limits, Seats(limits), Answers(metrics, log))
     readiness = Readiness(feed, drain, limits)
     # The feed was loaded before the doors are built: nothing is ever served without it.
     readiness.loaded()

@@ -29,7 +29,10 @@ def doors(limits: Limits) -> DoorLimits:
         streams_per_connection=limits.streams_per_connection,
         streams_per_caller=limits.streams_per_caller,
         streams=limits.streams,
+        public_streams=limits.public_streams,
+        public_streams_per_address=limits.public_streams_per_address,
         http_connections=limits.http_connections,
+        http_connections_per_address=limits.http_connections_per_address,
         state_age=limits.state_age,
     )
 

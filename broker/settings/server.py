@@ -92,7 +92,10 @@ class Limits(Table):
     streams: Count = 20_000
     streams_per_caller: Count = 16
     streams_per_connection: Count = 256
+    public_streams: Count = 1_000
+    public_streams_per_address: Count = 32
     http_connections: Count = 1_000
+    http_connections_per_address: Count = 128
     watch_queue: Count = 1_024
     state_queue: Count = 8_192
 
@@ -120,7 +123,7 @@ class Server(Table):
 
     cluster: Name = "lockstep"
     issuer: Url
-    reflection: bool = False
+    reflection: bool = True
     listen: Listen
     tls: Tls
     state: State

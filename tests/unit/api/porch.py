@@ -160,7 +160,7 @@ class Porch:
         for room in rooms:
             routes.update(room.routes())
         self.routes = routes
-        self.seats = Seats(self.limits.streams, self.limits.streams_per_caller)
+        self.seats = Seats(self.limits)
         gate = Gate(routes, threshold, house.clock, self.limits, self.seats, Answers(self.metrics, log))
         self.readiness = Readiness(house.feed, self.drain, self.limits)
         answers = {

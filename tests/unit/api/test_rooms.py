@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import grpc.aio
 import pytest
+from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from broker.api.limits import Limits
+from broker.model.role import Rate
 from broker.upkeep import STUCK_AFTER
 from lockstep.formats import PROOF_METADATA
 from lockstep.v1 import (
@@ -27,7 +31,6 @@ REPORT = "/lockstep.v1.DetectionService/Report"
 MANIFEST = "/lockstep.v1.ManifestService/"
 EXPLAIN = "/lockstep.v1.DecisionService/ExplainDecision"
 HEALTH = "/grpc.health.v1.Health/"
-REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
 
 def detection(seq: int, event: str, **changes: Any) -> detection_pb2.ReportRequest:
@@ -410,18 +413,75 @@ async def test_junk_to_health_leaks_nothing(tmp_path: Path) -> None:
             assert "Error parsing" not in reply.message
 
 
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
 @pytest.mark.parametrize("on", [True, False])
-async def test_reflection_is_there_when_asked_for(tmp_path: Path, on: bool) -> None:
+async def test_reflection_is_there_when_asked_for(tmp_path: Path, on: bool, version: str) -> None:
     async with porch(tmp_path, reflection=on) as found:
-        request = reflection_pb2.ServerReflectionRequest(list_services="")
-        line = Line(found.channel(), REFLECTION, reflection_pb2.ServerReflectionResponse)
-        line.open(request.SerializeToString())
-        await line.begin()
+        line = reflecting(found, version)
+        line.open(SERVICES.SerializeToString())
         if not on:
+            # It is refused before it has said anything.
             assert (await line.ended()).code is grpc.StatusCode.UNIMPLEMENTED
             return
+        await line.begin()
         answer = await line.read()
         names = {item.name for item in answer.list_services_response.service}
         assert "lockstep.v1.AttestationService" in names
+        named = reflection_pb2.ServerReflectionRequest(file_containing_symbol="lockstep.v1.CredentialService")
+        await line.send(named)
+        [file, *_] = (await line.read()).file_descriptor_response.file_descriptor_proto
+        assert descriptor_pb2.FileDescriptorProto.FromString(file).name == "lockstep/v1/credential.proto"
         await line.done()
         assert (await line.ended()).ok
+
+
+async def test_who_reflects_is_counted_and_measured_message_by_message(tmp_path: Path) -> None:
+    async with porch(tmp_path, reflection=True) as found:
+        line = reflecting(found, "v1")
+        line.open(SERVICES.SerializeToString())
+        await line.begin()
+        await line.read()
+        await line.send(reflection_pb2.ServerReflectionRequest(file_by_filename="x" * 100_000))
+        reply = await line.ended()
+        assert (reply.code, reply.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "too_large")
+    async with porch(tmp_path, reflection=True, rates={"address": Rate(10, 3600.0)}) as found:
+        line = reflecting(found, "v1")
+        line.open(SERVICES.SerializeToString())
+        await line.begin()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await ask_again(line, 20)
+        reply = await line.ended()
+        assert (reply.code, reply.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "rate_limited")
+
+
+async def test_nobody_s_streams_are_bounded_by_address_and_take_no_watcher_s_seat(tmp_path: Path) -> None:
+    limits = Limits(streams=1, public_streams_per_address=3)
+    async with porch(tmp_path, limits=limits) as found:
+        channel = found.channel()
+        raw = health_pb2.HealthCheckRequest().SerializeToString()
+        watches = [channel.unary_stream(HEALTH + "Watch")(raw) for _ in range(3)]
+        for watch in watches:
+            assert await watch.read()
+        refused = channel.unary_stream(HEALTH + "Watch")(raw)
+        assert await refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        opening = revocation_pb2.WatchRevocationsRequest(open=revocation_pb2.WatchOpen())
+        line = Line(found.channel(), REVOCATION + "WatchRevocations", revocation_pb2.WatchRevocationsResponse)
+        line.open(opening.SerializeToString(), bearer(found.operator("ann", "read")))
+        await line.begin()
+        assert (await line.read()).snapshot.complete
+        for watch in watches:
+            watch.cancel()
+
+
+SERVICES = reflection_pb2.ServerReflectionRequest(list_services="")
+
+
+async def ask_again(line: Line, times: int) -> None:
+    for _ in range(times):
+        await line.read()
+        await line.send(SERVICES)
+
+
+def reflecting(found: Porch, version: str) -> Line:
+    method = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+    return Line(found.channel(), method, reflection_pb2.ServerReflectionResponse)
