@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import grpc
 import grpc.aio
@@ -14,19 +14,21 @@ from broker.api.answers import Answers
 from broker.api.arrival import rate_address
 from broker.api.callers import Threshold
 from broker.api.duplex import parse
+from broker.api.faults import STATUS_METADATA, status_details
 from broker.api.limits import Limits
 from broker.api.routes import Route, Stream, Unary
 from broker.api.seats import Seats
 from broker.api.streams import StreamSteps
 from broker.api.unary import UnarySteps
-from broker.errors import LockstepError
+from broker.errors import LockstepError, NotFound
 from broker.ports import Clock
-from lockstep.formats import Reason
 
 # In quotes: grpc's classes take no parameters at run time.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+_NO_METHOD: Final = NotFound("no such method")
 
 
 class Gate(grpc.aio.ServerInterceptor):
@@ -85,10 +87,11 @@ class Gate(grpc.aio.ServerInterceptor):
         )
 
     async def _refuse(self, _: object, context: Context) -> None:
-        now = self._clock.now()
-        self._answers.metrics.refused("other", Reason.NOT_FOUND.value)
+        nonce = self._answers.nonce(self._threshold, self._clock.now())
+        self._answers.metrics.refused("other", _NO_METHOD.reason.value)
+        details = status_details(_NO_METHOD, grpc.StatusCode.UNIMPLEMENTED)
         await context.abort(
-            grpc.StatusCode.UNIMPLEMENTED, "no such method", self._answers.nonce(self._threshold, now)
+            grpc.StatusCode.UNIMPLEMENTED, _NO_METHOD.message, (*nonce, (STATUS_METADATA, details))
         )
 
     def _foreign(self, method: str, row: access.Row, handler: Handler) -> Handler:

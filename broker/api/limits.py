@@ -54,5 +54,5 @@ class Limits:
 
     @property
     def largest(self) -> int:
-        """What the gRPC layer takes before any row is looked up."""
+        """What the largest message of any row may have."""
         return max(self.small, self.evidence, self.manifest)

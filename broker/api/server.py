@@ -156,7 +156,8 @@ def _options(limits: Limits) -> list[tuple[str, Any]]:
     options: Mapping[str, int] = {
         # A second broker on the same port must fail, not share it in silence.
         "grpc.so_reuseport": 0,
-        "grpc.max_receive_message_length": limits.largest,
+        # Above what any row takes: what is somewhat too large is refused by the gate, which says so by a reason code.
+        "grpc.max_receive_message_length": limits.largest + limits.largest // 4,
         "grpc.max_send_message_length": 2 * limits.largest,
         "grpc.max_metadata_size": 32 * 1024,
         "grpc.absolute_max_metadata_size": 64 * 1024,
