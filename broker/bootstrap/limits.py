@@ -50,7 +50,12 @@ def rates(limits: Limits) -> Mapping[str, Rate]:
 
 def evidence(limits: Limits) -> EvidenceLimits:
     """Of one statement."""
-    return EvidenceLimits(statement=limits.evidence, units=limits.evidence_units, hints=limits.evidence_units)
+    return EvidenceLimits(
+        statement=limits.evidence,
+        units=limits.evidence_units,
+        hints=limits.evidence_units,
+        age=limits.evidence_age,
+    )
 
 
 def feed(limits: Limits) -> FeedLimits:

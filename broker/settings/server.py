@@ -103,6 +103,7 @@ class Limits(Table):
     backend: Seconds = 60.0
     state: Seconds = 10.0
     challenge: Seconds = 30.0
+    evidence_age: Seconds = 300.0
     proof_window: Seconds = 30.0
     report_age: Seconds = 60.0
     attestation: Seconds = 300.0
