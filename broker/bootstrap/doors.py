@@ -63,14 +63,15 @@ def open_doors(
         KnownKeys(state, limits.known_keys),
         UsedProofs(limits.known_proofs),
     )
-    threshold = Threshold(possession, LiveIdentities(live), LiveRoles(live), DoorRates(verbs.rates))
+    roles = LiveRoles(live)
+    threshold = Threshold(possession, LiveIdentities(live), roles, DoorRates(verbs.rates))
     crew = Crew(_GRANTS_AT_ONCE, log)
-    watch = WatchRoom(feed, state, clock, drain, limits, metrics)
+    watch = WatchRoom(feed, state, roles, clock, drain, limits, metrics)
     rooms = (
         AttestationRoom(verbs.verifier),
         CredentialRoom(verbs.issuer, crew),
         RevocationRoom(verbs.revoker, watch),
-        DetectionRoom(verbs.reporter, clock, metrics),
+        DetectionRoom(verbs.reporter, roles, clock, metrics),
         ManifestRoom(verbs.publisher),
         DecisionRoom(verbs.explainer),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from broker.api.limits import Limits
-from broker.model.role import Rate
+from broker.model.role import Action, Rate
 from broker.upkeep import STUCK_AFTER
 from lockstep.formats import PROOF_METADATA
 from lockstep.v1 import (
@@ -93,6 +94,49 @@ async def test_a_sensor_reports_others_and_beats(tmp_path: Path) -> None:
             detection(5, "e-2", subject=detection_pb2.DetectionSubject(attestation_id="A-nobody"))
         )
         assert (await line.read()).state == detection_pb2.DETECTION_STATE_UNRELATED
+
+
+async def test_a_sensor_is_held_to_its_policy_of_now(tmp_path: Path) -> None:
+    """Whoever is broken is set to observe by a reload: its open stream too."""
+    async with porch(tmp_path) as found:
+        guests = [await found.attested() for _ in range(2)]
+        line = await sensing(found, found.detector("sensor"))
+        subjects = [detection_pb2.DetectionSubject(attestation_id=guest.id) for guest in guests]
+        await line.send(detection(1, "e-1", subject=subjects[0]))
+        assert (await line.read()).state == detection_pb2.DETECTION_STATE_APPLIED
+        known = found.house.people.book.detectors["sensor"]
+        found.reload(detectors={"sensor": replace(known, actions={}, default_action=Action.OBSERVE)})
+        await line.send(detection(2, "e-2", subject=subjects[1]))
+        assert (await line.read()).state == detection_pb2.DETECTION_STATE_OBSERVED
+        found.reload(detectors={})
+        await line.send(detection(3, "e-3", subject=subjects[1]))
+        reply = await line.ended()
+        assert (reply.code, reply.reason) == (grpc.StatusCode.PERMISSION_DENIED, "not_entitled")
+
+
+@pytest.mark.parametrize(
+    "later", [detection(1, "e-1"), detection_pb2.ReportRequest(heartbeat=detection_pb2.Heartbeat(seq=1))]
+)
+async def test_a_sensor_speaks_until_its_identity_ends(tmp_path: Path, later: Any) -> None:
+    async with porch(tmp_path) as found:
+        found.detector("sensor")
+        line = await sensing(found, found.know("sensor", not_after=found.house.now + 60))
+        await line.send(detection_pb2.ReportRequest(heartbeat=detection_pb2.Heartbeat(seq=3)))
+        assert (await line.read()).seq == 3
+        found.house.clock.advance(60)
+        await line.send(later)
+        reply = await line.ended()
+        assert (reply.code, reply.reason) == (grpc.StatusCode.UNAUTHENTICATED, "no_identity")
+
+
+async def test_its_stream_ends_then_where_it_says_nothing(tmp_path: Path) -> None:
+    async with porch(tmp_path) as found:
+        found.detector("sensor")
+        line = await sensing(found, found.know("sensor", not_after=found.house.now + 0.5))
+        await line.send(detection_pb2.ReportRequest(heartbeat=detection_pb2.Heartbeat(seq=3)))
+        assert (await line.read()).seq == 3
+        found.house.clock.advance(0.5)
+        assert (await line.ended()).reason == "no_identity"
 
 
 async def test_a_sensor_is_the_one_that_its_identity_names(tmp_path: Path) -> None:
