@@ -45,6 +45,7 @@ Examples
 \b
 Beside these
   python -m benchmarks.state                   durable transactions a second, without gRPC
+  python -m benchmarks.manifest                a build over 10,000 files beside a loop of SHA-256
 
 Nothing here is asserted: no test fails because a machine is slow.
 """

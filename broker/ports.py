@@ -479,11 +479,23 @@ class ManifestStore(Protocol):
         """Newest version first; empty `application` is all."""
 
     async def set_state(self, digest: bytes, state: ManifestState) -> bool: ...
+    async def reached(self, application: str) -> int:
+        """The greatest version that came into force, and counts; 0 where there is none."""
+
     async def floor(self, application: str) -> int:
         """The least version that may be published: `min_version`."""
 
     async def raise_floor(self, application: str, version: int) -> None:
         """Never lowers."""
+
+    async def lower_floor(self, application: str, version: int) -> None:
+        """The floor is `version`, and what was reached from there on does not count any more."""
+
+    async def last_index(self, application: str) -> tuple[int, bytes]:
+        """(version, SHA-256 of the payload) of the signed folder's index that was taken last; (0, b"") before."""
+
+    async def put_index(self, application: str, version: int, digest: bytes) -> None:
+        """Remember the index that was taken."""
 
     async def digests_of_package(self, purl: str) -> Sequence[bytes]:
         """Unit digests that any manifest lists under a package URL."""

@@ -74,12 +74,13 @@ class Revoker:
         if order.until is not None and order.ban is False:
             raise InvalidRequest("until: says how long a ban holds, and this is a cut alone")
         preview = await self._preview(order.selector)
-        if order.dry_run:
-            return RevokeAnswer("", "", self._feed.denials.head, len(preview.attestations), preview.leases)
         # Who says until when means a ban, also of what is only cut by default.
         usual = order.selector.kind.bans_by_default or order.until is not None
         ban = usual if order.ban is None else order.ban
         targets, ended, wide = self._targets(order, preview, ban)
+        # Here, not before: what would be refused is refused on a dry run too.
+        if order.dry_run:
+            return RevokeAnswer("", "", self._feed.denials.head, len(preview.attestations), preview.leases)
         decision = Decision(
             id=self._entropy.identifier("D", now),
             kind=DecisionKind.REVOKE,

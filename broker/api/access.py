@@ -101,6 +101,7 @@ GRPC: Final[Mapping[str, Row]] = {
     "/lockstep.v1.ManifestService/ListManifests": _row(Who.OPERATOR, Who.DETECTOR, right="read"),
     "/lockstep.v1.ManifestService/RetireManifest": _row(Who.OPERATOR, right="retire", mutates=True),
     "/lockstep.v1.ManifestService/WithdrawManifest": _row(Who.OPERATOR, right="withdraw", mutates=True),
+    "/lockstep.v1.ManifestService/LowerMinVersion": _row(Who.OPERATOR, right="lower", mutates=True),
     "/lockstep.v1.DecisionService/ExplainDecision": _row(
         Who.WORKLOAD, Who.OPERATOR, Who.IDENTITY, right="explain"
     ),

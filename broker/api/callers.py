@@ -18,7 +18,7 @@ from broker.model.caller import (
     WorkloadCaller,
 )
 from broker.model.identity import IdentityProof, WorkloadIdentity
-from broker.model.role import Operator
+from broker.model.role import Operator, RoleBook
 from broker.ports import IdentityVerifier, RateLimiter, RoleSource
 from lockstep.formats import Reason
 
@@ -109,7 +109,7 @@ class Threshold:
             raise Unauthenticated(Reason.NO_IDENTITY, "no identity was offered")
         identity = await self._identities.verify(proof, now)
         self._rates.identity(identity.name, now)
-        return Admitted(self._caller(row, identity))
+        return Admitted(caller_by(self._book.current(), row, identity))
 
     async def _workload(self, row: Row, arrival: Arrival, named: Named, body: bytes, now: float) -> Admitted:
         if row.admits(Who.KEY_HOLDER):
@@ -125,23 +125,24 @@ class Threshold:
         self._rates.identity(named.attestation_id, now)
         return Admitted(WorkloadCaller(named.attestation_id, use), use)
 
-    def _caller(self, row: Row, identity: WorkloadIdentity) -> Caller:
-        book = self._book.current()
-        if row.admits(Who.OPERATOR):
-            operators = book.operator_for(identity)
-            if operators and any(_permits(operator, row.right) for operator in operators):
-                return OperatorCaller(identity, operators)
-        if row.admits(Who.RESOURCE_SERVER):
-            server = book.resource_server_for(identity)
-            if server is not None:
-                return ResourceServerCaller(identity, server)
-        if row.admits(Who.DETECTOR):
-            detector = book.detector_for(identity)
-            if detector is not None:
-                return DetectorCaller(identity, detector)
-        if row.admits(Who.IDENTITY):
-            return IdentityCaller(identity)
-        raise Denied(Reason.NOT_ENTITLED, "this identity may not make this call")
+
+def caller_by(book: RoleBook, row: Row, identity: WorkloadIdentity) -> Caller:
+    """What a verified identity is to a row; raises `Denied` (not_entitled) where it is nothing."""
+    if row.admits(Who.OPERATOR):
+        operators = book.operator_for(identity)
+        if operators and any(_permits(operator, row.right) for operator in operators):
+            return OperatorCaller(identity, operators)
+    if row.admits(Who.RESOURCE_SERVER):
+        server = book.resource_server_for(identity)
+        if server is not None:
+            return ResourceServerCaller(identity, server)
+    if row.admits(Who.DETECTOR):
+        detector = book.detector_for(identity)
+        if detector is not None:
+            return DetectorCaller(identity, detector)
+    if row.admits(Who.IDENTITY):
+        return IdentityCaller(identity)
+    raise Denied(Reason.NOT_ENTITLED, "this identity may not make this call")
 
 
 def _permits(operator: Operator, right: str) -> bool:

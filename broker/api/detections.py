@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Protocol
 
+from broker.api.access import GRPC
 from broker.api.arrival import Call
 from broker.api.callers import Named
 from broker.api.convert import detections as convert
 from broker.api.duplex import Duplex
 from broker.api.metrics import Metrics
 from broker.api.routes import Route, Stream
+from broker.api.standing import Standing
 from broker.errors import Denied, InvalidRequest
 from broker.model.caller import DetectorCaller, WorkloadCaller
 from broker.model.detection import Detection
 from broker.model.requests import ReportAnswer
 from broker.model.role import DetectorPolicy
-from broker.ports import Clock
+from broker.ports import Clock, RoleSource
 from lockstep.formats import Reason
 from lockstep.v1 import detection_pb2 as pb
 
@@ -38,8 +41,9 @@ def by_open(message: pb.ReportRequest) -> Named:
 class DetectionRoom:
     """A workload speaks of itself, a detector of what its scope has."""
 
-    def __init__(self, reporter: Reporter, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, reporter: Reporter, roles: RoleSource, clock: Clock, metrics: Metrics) -> None:
         self._reporter = reporter
+        self._roles = roles
         self._clock = clock
         self._metrics = metrics
 
@@ -50,14 +54,16 @@ class DetectionRoom:
     async def run(
         self, first: pb.ReportRequest, call: Call[WorkloadCaller | DetectorCaller], duplex: Reports
     ) -> None:
-        """Until the reporter has no more to say."""
+        """Until the reporter has no more to say, or may say no more."""
         if first.WhichOneof("message") != "open":
             raise InvalidRequest("the first message opens the stream")
         caller = call.caller
         if isinstance(caller, DetectorCaller) and first.open.detector not in ("", caller.policy.name):
             raise Denied(Reason.NOT_ENTITLED, "this identity is another detector")
         name = "self" if isinstance(caller, WorkloadCaller) else caller.policy.name
-        while (message := await duplex.receive()) is not None:
+        standing = Standing(caller, GRPC[call.method], self._roles)
+        while (message := await self._next(duplex, standing)) is not None:
+            caller = self._still(standing, name)
             kind = message.WhichOneof("message")
             if kind == "heartbeat":
                 await duplex.send(pb.ReportResponse(seq=message.heartbeat.seq))
@@ -72,3 +78,23 @@ class DetectionRoom:
                 answer = await self._reporter.report(detection, caller.policy)
             self._metrics.detection(name, answer.state, self._clock.monotonic() - started)
             await duplex.send(convert.report_response(message.detection.seq, answer))
+
+    async def _next(self, duplex: Reports, standing: Standing) -> pb.ReportRequest | None:
+        """The next message; raises at the end of the identity, also where none comes."""
+        while True:
+            until = standing.until
+            wait = None if until is None else until - self._clock.now()
+            try:
+                async with asyncio.timeout(wait):
+                    return await duplex.receive()
+            except TimeoutError:
+                standing.current(self._clock.now())
+
+    def _still(self, standing: Standing, name: str) -> WorkloadCaller | DetectorCaller:
+        """The reporter as it is by now, a detector with the policy of now. Raises `Denied`, `Unauthenticated`."""
+        caller = standing.current(self._clock.now())
+        if isinstance(caller, WorkloadCaller):
+            return caller
+        if not isinstance(caller, DetectorCaller) or caller.policy.name != name:
+            raise Denied(Reason.NOT_ENTITLED, "this identity is another detector now: open the stream again")
+        return caller

@@ -71,8 +71,11 @@ def http_status(error: LockstepError) -> int:
     return _HTTP_BY_REASON.get(error.reason, told(error).http)
 
 
-def status_details(error: LockstepError) -> bytes:
-    """Serialised `google.rpc.Status` with `ErrorInfo`, and `RetryInfo` where it is known when to come back."""
+def status_details(error: LockstepError, status: StatusCode | None = None) -> bytes:
+    """Serialised `google.rpc.Status` with `ErrorInfo`, and `RetryInfo` where it is known when to come back.
+
+    `status` is how the call ends, where that is not the error's own row.
+    """
     info = error_details_pb2.ErrorInfo(reason=error.reason.value.upper(), domain=ERROR_DOMAIN)
     if error.decision_id:
         info.metadata["decision"] = error.decision_id
@@ -83,9 +86,9 @@ def status_details(error: LockstepError) -> bytes:
         delay = Duration()
         delay.FromNanoseconds(max(0, round(error.retry_after * 1e9)))
         details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
-    code: int = told(error).grpc.value[0]
-    status = status_pb2.Status(code=code, message=error.message, details=details)
-    return bytes(status.SerializeToString())
+    code: int = (status or told(error).grpc).value[0]
+    found = status_pb2.Status(code=code, message=error.message, details=details)
+    return bytes(found.SerializeToString())
 
 
 def _packed(message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) -> AnyMessage:

@@ -12,6 +12,7 @@ from broker.api.drain import Drain
 from broker.api.duplex import Duplex
 from broker.api.limits import Limits
 from broker.api.metrics import Metrics
+from broker.api.standing import Standing
 from broker.api.viewing import View
 from broker.errors import InvalidRequest
 from broker.model.revocation import EntryKind, LogEntry, LogHead
@@ -22,10 +23,6 @@ _IDLE: Final = 3600.0
 _SOONEST_CHECK: Final = 0.05
 
 Watch = Duplex[pb.WatchRevocationsRequest, pb.WatchRevocationsResponse]
-
-
-class Behind(Exception):
-    """The watcher must begin anew; the text says why."""
 
 
 class Told:
@@ -63,6 +60,8 @@ class Follower:
         duplex: Watch,
         told: Told,
         position: LogHead,
+        standing: Standing,
+        *,
         feed: RevocationFeed,
         clock: Clock,
         drain: Drain,
@@ -73,6 +72,7 @@ class Follower:
         self._duplex = duplex
         self._told = told
         self._position = position
+        self._standing = standing
         self._feed = feed
         self._clock = clock
         self._drain = drain
@@ -88,6 +88,7 @@ class Follower:
             while True:
                 wait = max(_SOONEST_CHECK, min(self._view.until - self._clock.now(), _IDLE))
                 await asyncio.wait({entry, ping, leaving}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+                self._view.may_go_on(self._standing.current(self._clock.now()))
                 if await self._catch_up(entry):
                     return
                 if leaving.done():

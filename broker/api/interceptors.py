@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Final, TypeAlias
 
 import grpc
 import grpc.aio
@@ -14,19 +14,21 @@ from broker.api.answers import Answers
 from broker.api.arrival import rate_address
 from broker.api.callers import Threshold
 from broker.api.duplex import parse
+from broker.api.faults import STATUS_METADATA, status_details
 from broker.api.limits import Limits
 from broker.api.routes import Route, Stream, Unary
 from broker.api.seats import Seats
 from broker.api.streams import StreamSteps
 from broker.api.unary import UnarySteps
-from broker.errors import LockstepError
+from broker.errors import LockstepError, NotFound
 from broker.ports import Clock
-from lockstep.formats import Reason
 
 # In quotes: grpc's classes take no parameters at run time.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+_NO_METHOD: Final = NotFound("no such method")
 
 
 class Gate(grpc.aio.ServerInterceptor):
@@ -85,10 +87,11 @@ class Gate(grpc.aio.ServerInterceptor):
         )
 
     async def _refuse(self, _: object, context: Context) -> None:
-        now = self._clock.now()
-        self._answers.metrics.refused("other", Reason.NOT_FOUND.value)
+        nonce = self._answers.nonce(self._threshold, self._clock.now())
+        self._answers.metrics.refused("other", _NO_METHOD.reason.value)
+        details = status_details(_NO_METHOD, grpc.StatusCode.UNIMPLEMENTED)
         await context.abort(
-            grpc.StatusCode.UNIMPLEMENTED, "no such method", self._answers.nonce(self._threshold, now)
+            grpc.StatusCode.UNIMPLEMENTED, _NO_METHOD.message, (*nonce, (STATUS_METADATA, details))
         )
 
     def _foreign(self, method: str, row: access.Row, handler: Handler) -> Handler:
@@ -112,15 +115,21 @@ class Gate(grpc.aio.ServerInterceptor):
             behaviour: Any = handler.unary_unary
             return await behaviour(request, context)
 
+        async def each(messages: Any, context: Context) -> AsyncIterator[Any]:
+            # Each message of a stream asks for an answer, so each counts as a call does.
+            async for raw in messages:
+                await count(context)
+                yield _checked(handler, raw, self._limits.small)
+
         async def streaming(first: Any, context: Context) -> None:
             failure: LockstepError | None = None
             try:
                 address = await count(context)
-                if isinstance(first, bytes):
-                    first = _checked(handler, first, self._limits.small)
-                with self._seats.opening(address):
+                whole = isinstance(first, bytes)
+                asked = _checked(handler, first, self._limits.small) if whole else each(first, context)
+                with self._seats.public(address):
                     behaviour: Any = handler.unary_stream or handler.stream_stream
-                    answers = behaviour(first, context)
+                    answers = behaviour(asked, context)
                     if inspect.isasyncgen(answers):
                         async for answer in answers:
                             await context.write(answer)
@@ -133,9 +142,7 @@ class Gate(grpc.aio.ServerInterceptor):
 
         serialiser = handler.response_serializer
         if handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(
-                streaming, request_deserializer=handler.request_deserializer, response_serializer=serialiser
-            )
+            return grpc.stream_stream_rpc_method_handler(streaming, response_serializer=serialiser)
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(streaming, response_serializer=serialiser)
         return grpc.unary_unary_rpc_method_handler(unary, response_serializer=serialiser)

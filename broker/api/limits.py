@@ -35,7 +35,10 @@ class Limits:
     streams_per_connection: int = 256
     streams_per_caller: int = 16
     streams: int = 20_000
+    public_streams: int = 1000
+    public_streams_per_address: int = 32
     http_connections: int = 1000
+    http_connections_per_address: int = 128
     known_keys: int = 50_000
     known_proofs: int = 200_000
     state_age: float = 2.0
@@ -51,5 +54,5 @@ class Limits:
 
     @property
     def largest(self) -> int:
-        """What the gRPC layer takes before any row is looked up."""
+        """What the largest message of any row may have."""
         return max(self.small, self.evidence, self.manifest)

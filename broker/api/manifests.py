@@ -1,4 +1,4 @@
-"""ManifestService: publish, look, retire, withdraw."""
+"""ManifestService: publish, look, retire, withdraw, lower."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from broker.api.routes import Route, Unary
 from broker.errors import InvalidRequest
 from broker.model.caller import DetectorCaller, OperatorCaller
 from broker.model.manifest import MAX_VERSION, ManifestRecord
-from broker.model.requests import PublishAnswer, WithdrawAnswer
+from broker.model.requests import LowerAnswer, PublishAnswer, WithdrawAnswer
 from lockstep.v1 import manifest_pb2 as pb
 
 _SERVICE = "/lockstep.v1.ManifestService/"
@@ -26,6 +26,9 @@ class Publisher(Protocol):
         self, digest: bytes, actor: str, reason: str, ticket: str
     ) -> tuple[ManifestRecord, str]: ...
     async def withdraw(self, digest: bytes, actor: str, reason: str, ticket: str) -> WithdrawAnswer: ...
+    async def lower(
+        self, application: str, version: int, actor: str, reason: str, ticket: str
+    ) -> LowerAnswer: ...
     async def get(self, digest: bytes | None, application: str, version: int) -> ManifestRecord: ...
     async def list(self, application: str, include_ended: bool) -> Sequence[ManifestRecord]: ...
 
@@ -44,6 +47,7 @@ class ManifestRoom:
             _SERVICE + "ListManifests": Unary(pb.ListManifestsRequest, self.list),
             _SERVICE + "RetireManifest": Unary(pb.RetireManifestRequest, self.retire),
             _SERVICE + "WithdrawManifest": Unary(pb.WithdrawManifestRequest, self.withdraw),
+            _SERVICE + "LowerMinVersion": Unary(pb.LowerMinVersionRequest, self.lower),
         }
 
     async def publish(
@@ -102,6 +106,16 @@ class ManifestRoom:
             revocation_id=answer.revocation_id,
             attestations=answer.attestations,
         )
+
+    async def lower(
+        self, request: pb.LowerMinVersionRequest, call: Call[OperatorCaller]
+    ) -> pb.LowerMinVersionResponse:
+        """Older versions may come again."""
+        application = text(request.application, "application", 128, empty=False)
+        answer = await self._publisher.lower(
+            application, request.min_version, call.caller.actor, *_why(request.reason, request.ticket)
+        )
+        return pb.LowerMinVersionResponse(decision_id=answer.decision_id, before=answer.before)
 
 
 def _why(reason: str, ticket: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import grpc.aio
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from broker.api.access import GRPC
 from broker.api.drain import Drain
@@ -71,7 +71,7 @@ class Doors:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._config.reflection:
             names = sorted({method.split("/")[1] for method in GRPC})
-            reflection.enable_server_reflection(names, server)
+            _reflect(names, server)
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
         if self._config.tls:
             self.tls_port = _bind(server, self._config.tls, self._certificates.tls())
@@ -137,11 +137,27 @@ class Doors:
                 self._log.info("certificate renewed")
 
 
+def _reflect(names: list[str], server: grpc.aio.Server) -> None:
+    """Under both of its names: the two are one on the wire, and tools ask for the newer first."""
+    reflection.enable_server_reflection(names, server)
+    servicer = reflection.aio.ReflectionServicer(names)
+    method = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    handlers = {"ServerReflectionInfo": method}
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("grpc.reflection.v1.ServerReflection", handlers),)
+    )
+
+
 def _options(limits: Limits) -> list[tuple[str, Any]]:
     options: Mapping[str, int] = {
         # A second broker on the same port must fail, not share it in silence.
         "grpc.so_reuseport": 0,
-        "grpc.max_receive_message_length": limits.largest,
+        # Above what any row takes: what is somewhat too large is refused by the gate, which says so by a reason code.
+        "grpc.max_receive_message_length": limits.largest + limits.largest // 4,
         "grpc.max_send_message_length": 2 * limits.largest,
         "grpc.max_metadata_size": 32 * 1024,
         "grpc.absolute_max_metadata_size": 64 * 1024,

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import replace
+from hashlib import sha256
+from typing import Final, Protocol
 
 from broker.api.convert import revocations as convert
 from broker.errors import Denied, NotFound, Unauthenticated
 from broker.model.attestation import Attestation, AttestationState
+from broker.model.caller import Caller, OperatorCaller, ResourceServerCaller
 from broker.model.identity import WorkloadIdentity
-from broker.model.revocation import EntryKind, LogEntry, Selector, SelectorKind, attestation_keys
+from broker.model.revocation import EntryKind, LogEntry, LogHead, Selector, SelectorKind, attestation_keys
 from broker.ports import StateStore, Transaction
 from lockstep.formats import Reason
 from lockstep.v1 import revocation_pb2 as pb
 
+_OTHER_EYES: Final = "what this watcher may see has changed"
 _HANDLES = (SelectorKind.ATTESTATION, SelectorKind.LEASE, SelectorKind.TOKEN)
 # A token carries these, so its verifier can compare them.
 _COMPARED = (SelectorKind.IDENTITY, SelectorKind.MANIFEST, SelectorKind.KEY)
+
+
+class Behind(Exception):
+    """The watcher must begin anew; the text says why."""
 
 
 class View(Protocol):
@@ -27,6 +35,15 @@ class View(Protocol):
 
     async def check(self, now: float) -> None:
         """Raises where the watcher may not watch any longer."""
+
+    def position(self, head: LogHead) -> LogHead:
+        """Where the log stands, by the name that it has for this watcher: another part of it is another log.
+
+        So that nobody resumes a log of which it has seen less than it may see now.
+        """
+
+    def may_go_on(self, caller: Caller) -> None:
+        """`caller` is what the watcher is by now. Raises `Behind` where it has other eyes than these."""
 
     async def of(self, log_id: str, entry: LogEntry) -> pb.RevocationEvent | None:
         """A new entry as the watcher sees it; None where it does not."""
@@ -64,6 +81,13 @@ class _Identified:
 class OperatorView(_Identified):
     """Everything, with reasons."""
 
+    def position(self, head: LogHead) -> LogHead:
+        return head
+
+    def may_go_on(self, caller: Caller) -> None:
+        if not isinstance(caller, OperatorCaller):
+            raise Behind(_OTHER_EYES)
+
     async def of(self, log_id: str, entry: LogEntry) -> pb.RevocationEvent | None:
         return convert.event(log_id, entry, reasons=True)
 
@@ -87,6 +111,15 @@ class ResourceServerView(_Identified):
         self._audiences = audiences
         self._state = state
         self._revocation = ""
+        served = "\n".join(sorted(audiences)).encode()
+        self._part = sha256(served).hexdigest()[:16]
+
+    def position(self, head: LogHead) -> LogHead:
+        return replace(head, log_id=f"{head.log_id}/{self._part}")
+
+    def may_go_on(self, caller: Caller) -> None:
+        if not isinstance(caller, ResourceServerCaller) or caller.server.audiences != self._audiences:
+            raise Behind(_OTHER_EYES)
 
     async def of(self, log_id: str, entry: LogEntry) -> pb.RevocationEvent | None:
         # Only what a revocation is aimed at gets expanded. The entries behind it name one instance once more, by
@@ -150,6 +183,12 @@ class WorkloadView:
     @property
     def until(self) -> float:
         return self._attestation.expires_at
+
+    def position(self, head: LogHead) -> LogHead:
+        return head
+
+    def may_go_on(self, caller: Caller) -> None:
+        return  # by its attestation: `check`
 
     async def check(self, now: float) -> None:
         """Evidence renews an attestation: what it is is read anew."""

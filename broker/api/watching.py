@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import Final
 
+from broker.api.access import GRPC
 from broker.api.arrival import Call
 from broker.api.callers import Named
 from broker.api.convert import revocations as convert
 from broker.api.drain import Drain
 from broker.api.duplex import Duplex, Unread
-from broker.api.following import Behind, Follower, Told, Watch
+from broker.api.following import Follower, Told, Watch
 from broker.api.limits import Limits
 from broker.api.metrics import Metrics
-from broker.api.viewing import OperatorView, ResourceServerView, View, WorkloadView
+from broker.api.standing import Standing
+from broker.api.viewing import Behind, OperatorView, ResourceServerView, View, WorkloadView
 from broker.errors import Denied, InvalidRequest, LimitExceeded
 from broker.model.caller import OperatorCaller, ResourceServerCaller, WorkloadCaller
 from broker.model.revocation import LogEntry, LogHead
-from broker.ports import Clock, RevocationFeed, StateStore, Transaction
+from broker.ports import Clock, RevocationFeed, RoleSource, StateStore, Transaction
 from lockstep.v1 import revocation_pb2 as pb
 
 _PART: Final = 500
@@ -38,6 +40,7 @@ class WatchRoom:
         self,
         feed: RevocationFeed,
         state: StateStore,
+        roles: RoleSource,
         clock: Clock,
         drain: Drain,
         limits: Limits,
@@ -45,6 +48,7 @@ class WatchRoom:
     ) -> None:
         self._feed = feed
         self._state = state
+        self._roles = roles
         self._clock = clock
         self._drain = drain
         self._limits = limits
@@ -67,8 +71,9 @@ class WatchRoom:
         told = Told(
             [self._feed.subscribe(audience, verifier=verifier) for audience in _audiences(call.caller)]
         )
+        standing = Standing(call.caller, GRPC[call.method], self._roles)
         try:
-            await self._watch(first.open, await self._view(call.caller), duplex, told)
+            await self._watch(first.open, await self._view(call.caller), duplex, told, standing)
         except Unread:
             raise
         except (Behind, LimitExceeded) as error:
@@ -77,7 +82,9 @@ class WatchRoom:
         finally:
             told.close()
 
-    async def _watch(self, opening: pb.WatchOpen, view: View, duplex: Watch, told: Told) -> None:
+    async def _watch(
+        self, opening: pb.WatchOpen, view: View, duplex: Watch, told: Told, standing: Standing
+    ) -> None:
         try:
             await view.check(self._clock.now())
         except Denied:
@@ -88,7 +95,16 @@ class WatchRoom:
         if position is None:
             return
         follower = Follower(
-            view, duplex, told, position, self._feed, self._clock, self._drain, self._limits, self._metrics
+            view,
+            duplex,
+            told,
+            position,
+            standing,
+            feed=self._feed,
+            clock=self._clock,
+            drain=self._drain,
+            limits=self._limits,
+            metrics=self._metrics,
         )
         await follower.run()
 
@@ -105,7 +121,7 @@ class WatchRoom:
         """Bring the watcher to now; where it stands then, or None where nothing is left to watch."""
         if opening.HasField("resume"):
             return await self._resume(opening.resume, view, duplex)
-        head, live = self._feed.denials.head, self._feed.denials.live()
+        head, live = view.position(self._feed.denials.head), self._feed.denials.live()
         # Read after the head: an entry that is expanded from here on says so in an entry still to come.
         unexpanded = await self._state.read(_unexpanded)
         part: list[pb.RevocationEvent] = []
@@ -124,7 +140,7 @@ class WatchRoom:
     async def _resume(self, named: pb.LogPosition, view: View, duplex: Watch) -> LogHead | None:
         """Entries after a position that this log really has; anything else is `Behind`."""
         await self._feed.catch_up()
-        head = self._feed.denials.head
+        head = view.position(self._feed.denials.head)
         if named.log_id != head.log_id:
             raise Behind("another log")
         if named.seq > head.seq:

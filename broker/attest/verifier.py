@@ -15,7 +15,7 @@ from broker.model.attestation import Attestation
 from broker.model.caller import ProofUse
 from broker.model.case import binding_conflict, grown, make_case, moved, other_process
 from broker.model.decision import DecisionKind
-from broker.model.evidence import CodeSet, Evidence, InstanceKey, SealedEvidence
+from broker.model.evidence import MAX_EVIDENCE, CodeSet, Evidence, InstanceKey, SealedEvidence
 from broker.model.identity import WorkloadIdentity
 from broker.model.requests import AttestAnswer, AttestOrder, ReattestOrder
 from broker.model.role import Role
@@ -34,7 +34,6 @@ from broker.ports import (
 )
 from lockstep.formats import Reason
 
-MAX_EVIDENCE = 4
 MAX_RESTING = 10_000
 
 

@@ -66,14 +66,15 @@ def open_doors(
         KnownKeys(state, limits.known_keys),
         UsedProofs(limits.known_proofs),
     )
-    threshold = Threshold(possession, LiveIdentities(live), LiveRoles(live), DoorRates(verbs.rates))
+    roles = LiveRoles(live)
+    threshold = Threshold(possession, LiveIdentities(live), roles, DoorRates(verbs.rates))
     crew = Crew(_GRANTS_AT_ONCE, log)
-    watch = WatchRoom(feed, state, clock, drain, limits, metrics)
+    watch = WatchRoom(feed, state, roles, clock, drain, limits, metrics)
     rooms = (
         AttestationRoom(verbs.verifier),
         CredentialRoom(verbs.issuer, crew),
         RevocationRoom(verbs.revoker, watch),
-        DetectionRoom(verbs.reporter, clock, metrics),
+        DetectionRoom(verbs.reporter, roles, clock, metrics),
         ManifestRoom(verbs.publisher),
         DecisionRoom(verbs.explainer),
         OversightRoom(verbs.overseer),
@@ -82,8 +83,7 @@ def open_doors(
     unserved = [method for method, row in GRPC.items() if not row.foreign and method not in routes]
     if unserved:
         raise AssertionError(f"no room serves {unserved[0]}")
-    seats = Seats(limits.streams, limits.streams_per_caller)
-    gate = Gate(routes, threshold, clock, limits, seats, Answers(metrics, log))
+    gate = Gate(routes, threshold, clock, limits, Seats(limits), Answers(metrics, log))
     readiness = Readiness(feed, drain, limits)
     # The feed was loaded before the doors are built: nothing is ever served without it.
     readiness.loaded()

@@ -29,7 +29,10 @@ def doors(limits: Limits) -> DoorLimits:
         streams_per_connection=limits.streams_per_connection,
         streams_per_caller=limits.streams_per_caller,
         streams=limits.streams,
+        public_streams=limits.public_streams,
+        public_streams_per_address=limits.public_streams_per_address,
         http_connections=limits.http_connections,
+        http_connections_per_address=limits.http_connections_per_address,
         state_age=limits.state_age,
     )
 
@@ -47,7 +50,12 @@ def rates(limits: Limits) -> Mapping[str, Rate]:
 
 def evidence(limits: Limits) -> EvidenceLimits:
     """Of one statement."""
-    return EvidenceLimits(statement=limits.evidence, units=limits.evidence_units, hints=limits.evidence_units)
+    return EvidenceLimits(
+        statement=limits.evidence,
+        units=limits.evidence_units,
+        hints=limits.evidence_units,
+        age=limits.evidence_age,
+    )
 
 
 def feed(limits: Limits) -> FeedLimits:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from lockstep.formats import UnitKind, code_set_digest
+
+MAX_EVIDENCE: Final = 4
+"""Items that one attestation may carry."""
 
 
 class Assurance(enum.IntEnum):

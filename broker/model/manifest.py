@@ -8,7 +8,6 @@ two readers who disagree on a manifest approve different code.
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -26,7 +25,13 @@ from broker.model.strict import (
     read_time,
     strict_json,
 )
-from lockstep.formats import MANIFEST_PREDICATE_TYPE, STATEMENT_TYPE, UnitKind
+from lockstep.formats import (
+    APPLICATION_NAME,
+    MANIFEST_PREDICATE_TYPE,
+    MAX_MANIFEST_VERSION,
+    STATEMENT_TYPE,
+    UnitKind,
+)
 
 __all__ = [
     "MAX_PAYLOAD",
@@ -45,13 +50,11 @@ __all__ = [
 ]
 
 MAX_UNITS: Final = 200_000
-MAX_VERSION: Final = 2**63 - 1
+MAX_VERSION: Final = MAX_MANIFEST_VERSION
 
 ManifestError = Malformed
 """The payload is no manifest; the message says where."""
 
-# Plain ASCII and no white space: names are compared as they are, and must not look alike while they differ.
-_APPLICATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@+-]{0,127}")
 _KINDS: Final = {kind.value: kind for kind in UnitKind}
 _UNIT_KEYS: Final = frozenset(("digest", "kind", "file_digests", "paths", "package", "required"))
 _PREDICATE_REQUIRED: Final = ("application", "version", "units", "not_before", "not_after")
@@ -202,7 +205,7 @@ def _units(value: Any) -> dict[Unit, ManifestUnit]:
 
 
 def _application(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not _APPLICATION.fullmatch(value):
+    if not isinstance(value, str) or not APPLICATION_NAME.fullmatch(value):
         raise Malformed(f"{where}: not the name of an application (1 to 128 of A-Z a-z 0-9 . _ / @ + -)")
     return value
 

@@ -14,10 +14,10 @@ from broker.model.strict import (
     read_time,
     strict_json,
 )
+from lockstep.formats import MAX_MANIFEST_VERSION
 
 MAX_INDEX: Final = 1024 * 1024
 _MAX_ENTRIES: Final = 1000
-_MOST: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,13 @@ def parse_index(payload: bytes) -> ManifestIndex:
                 name,
                 read_sha256(entry["sha256"], f"{where}.sha256"),
                 read_text(entry["application"], f"{where}.application", limit=128),
-                read_number(entry["version"], f"{where}.version", least=1, most=_MOST),
+                read_number(entry["version"], f"{where}.version", least=1, most=MAX_MANIFEST_VERSION),
             )
         )
     if len({(entry.application, entry.version) for entry in entries}) != len(entries):
         raise Malformed("index.manifests: one version of an application twice")
     return ManifestIndex(
-        read_number(index["version"], "index.version", least=1, most=_MOST),
+        read_number(index["version"], "index.version", least=1, most=MAX_MANIFEST_VERSION),
         read_time(index["expires"], "index.expires"),
         tuple(entries),
     )

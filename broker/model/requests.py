@@ -154,6 +154,14 @@ class WithdrawAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class LowerAnswer:
+    """`before` is the least version that was accepted until then."""
+
+    decision_id: str
+    before: int
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """A decision with the code set that it judged, and what approves the nearest thing."""
 

@@ -92,7 +92,10 @@ class Limits(Table):
     streams: Count = 20_000
     streams_per_caller: Count = 16
     streams_per_connection: Count = 256
+    public_streams: Count = 1_000
+    public_streams_per_address: Count = 32
     http_connections: Count = 1_000
+    http_connections_per_address: Count = 128
     watch_queue: Count = 1_024
     state_queue: Count = 8_192
 
@@ -100,6 +103,7 @@ class Limits(Table):
     backend: Seconds = 60.0
     state: Seconds = 10.0
     challenge: Seconds = 30.0
+    evidence_age: Seconds = 300.0
     proof_window: Seconds = 30.0
     report_age: Seconds = 60.0
     attestation: Seconds = 300.0
@@ -120,7 +124,7 @@ class Server(Table):
 
     cluster: Name = "lockstep"
     issuer: Url
-    reflection: bool = False
+    reflection: bool = True
     listen: Listen
     tls: Tls
     state: State

@@ -22,7 +22,7 @@ from broker.settings.values import Count, File, Seconds, Subject, Text, Url
 from broker.settings.vault import VaultBackend
 
 RIGHTS = (
-    *("read", "explain", "publish", "retire", "withdraw", "lift", "introspect", "revoke:*"),
+    *("read", "explain", "publish", "retire", "withdraw", "lower", "lift", "introspect", "revoke:*"),
     *(f"revoke:{kind.value}" for kind in SelectorKind),
 )
 

@@ -11,6 +11,7 @@ import base64
 import enum
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -34,6 +35,12 @@ MANIFEST_PREDICATE_TYPE: Final = "https://lockstep.dev/code-manifest/v1"
 MANIFEST_PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 RECEIPT_PAYLOAD_TYPE: Final = "application/vnd.lockstep.receipt.v1+json"
 INDEX_PAYLOAD_TYPE: Final = "application/vnd.lockstep.manifest-index.v1+json"
+
+# Manifests ----------------------------------------------------------------------------------------
+APPLICATION_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@+-]{0,127}")
+"""Plain ASCII and no white space: names are compared as they are, and must not look alike while they differ."""
+MAX_MANIFEST_VERSION: Final = 2**53 - 1
+"""The greatest version of a manifest, and of the index of a folder of them: what every JSON reader keeps whole."""
 
 _EVIDENCE_CONTEXT: Final = b"lockstep-evidence-v1\x00"
 

@@ -63,6 +63,17 @@ class Folder:
         fresh.write_bytes(sealed(json.dumps(content).encode(), INDEX_PAYLOAD_TYPE, *self.signers))
         fresh.replace(self.path / "index.json")
 
+    def restarted(self, stage: "Stage") -> DirectoryManifests:
+        """What a broker that starts anew on the same state makes of the folder."""
+        return DirectoryManifests(
+            Application("payments", ("alice", "bob"), 1, ("base",), published=False),
+            self.path,
+            envelopes=DsseVerifier(KEYS),
+            state=stage.state,
+            kept=StateManifests(stage.state),
+            warn=stage.warnings.append,
+        )
+
 
 @dataclass
 class Stage:
@@ -179,16 +190,32 @@ class TestASignedFolder:
         assert await versions(stage.source) == [1]
         stage.folder.index(4)
         # A restart must not forget how far it was: the state has it.
-        again = DirectoryManifests(
-            Application("payments", ("alice",), 1),
-            tmp_path,
-            envelopes=DsseVerifier(KEYS),
-            state=stage.state,
-            kept=StateManifests(stage.state),
-            warn=stage.warnings.append,
-        )
+        again = stage.folder.restarted(stage)
         assert await versions(again) == []
         assert "older" in stage.warnings[-1]
+
+    async def test_another_index_of_the_same_version_is_refused(self, tmp_path: Path) -> None:
+        stage = in_folder(tmp_path)
+        stage.folder.put(payload([unit("a")]), "a.dsse.json")
+        stage.folder.index(5)
+        assert await versions(stage.source) == [1]
+        stage.folder.put(payload([unit("b")], version=2), "b.dsse.json")
+        stage.folder.index(5)
+        stage.source.invalidate()
+        assert await versions(stage.source) == [1]
+        assert "another one of version 5" in stage.warnings[-1]
+        assert await versions(stage.folder.restarted(stage)) == []
+        stage.folder.index(6)
+        assert await versions(stage.folder.restarted(stage)) == [2, 1]
+
+    async def test_one_more_signature_makes_no_other_index(self, tmp_path: Path) -> None:
+        stage = in_folder(tmp_path)
+        stage.folder.put(payload([unit("a")]), "a.dsse.json")
+        stage.folder.index(5)
+        assert await versions(stage.source) == [1]
+        stage.folder.signers = (ALICE, BOB)
+        stage.folder.index(5)
+        assert await versions(stage.folder.restarted(stage)) == [1]
 
     async def test_one_signature_of_two_is_not_enough(self, tmp_path: Path) -> None:
         stage = in_folder(tmp_path, threshold=2)
@@ -241,17 +268,23 @@ class TestASignedFolder:
         (inside / "a.dsse.json").symlink_to(outside / "a.dsse.json")
         assert await versions(stage.source) == []
 
-    async def test_a_withdrawn_manifest_does_not_come_back(self, tmp_path: Path) -> None:
+    async def test_a_withdrawn_manifest_does_not_come_back_and_takes_no_other_down(
+        self, tmp_path: Path
+    ) -> None:
         stage = in_folder(tmp_path)
-        content = payload([unit("a")])
+        content = payload([unit("a")], version=2)
+        await stage.publish(payload([unit("b")]))
         await stage.publish(content)
-        assert await versions(stage.source) == [1]
+        assert await versions(stage.source) == [2, 1]
         withdrawn = sha256(content).digest()
         await stage.state.transact(lambda tx: tx.manifests.set_state(withdrawn, ManifestState.WITHDRAWN))
+        for source in (stage.source, stage.folder.restarted(stage)):
+            source.invalidate()
+            assert await versions(source) == [1]
+        assert "version 2 was withdrawn here and is left out" in stage.warnings[-1]
         stage.folder.index(9)
         stage.source.invalidate()
-        assert await versions(stage.source) == []
-        assert "withdrawn" in stage.warnings[-1]
+        assert await versions(stage.source) == [1]
 
     async def test_an_index_is_no_manifest_and_a_manifest_no_index(self, tmp_path: Path) -> None:
         stage = in_folder(tmp_path)

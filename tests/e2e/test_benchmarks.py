@@ -47,3 +47,19 @@ def test_every_case_is_measured_against_the_empty_call() -> None:
             assert 0 < measure["p50"] <= measure["p99"]
             assert measure["ratio"] > 0
     assert cases["empty c=1"]["measures"]["empty"]["ratio"] == 1.0
+
+
+def test_a_build_is_measured_beside_a_plain_loop() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.manifest", "--json", "--files", "40", "--rounds", "1"],
+        cwd=ROOT,
+        env=clean_environment({}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["files"], found["units"]) == (40, 40)
+    assert found["ratio"] == pytest.approx(found["seconds"]["build"] / found["seconds"]["sha256"])

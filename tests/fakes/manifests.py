@@ -38,6 +38,7 @@ class Desk(manifest_pb2_grpc.ManifestServiceServicer, decision_pb2_grpc.Decision
     kept: list[Kept] = field(default_factory=list)
     decisions: dict[str, decision_pb2.ExplainDecisionResponse] = field(default_factory=dict)
     said: list[tuple[str, str]] = field(default_factory=list)
+    floors: dict[str, int] = field(default_factory=dict)
 
     def PublishManifest(
         self, request: manifest_pb2.PublishManifestRequest, context: grpc.ServicerContext
@@ -50,7 +51,9 @@ class Desk(manifest_pb2_grpc.ManifestServiceServicer, decision_pb2_grpc.Decision
                 context, grpc.StatusCode.PERMISSION_DENIED, error.reason.value, error.message
             ) from error
         manifest = parse_manifest(payload)
-        if any(item.manifest.version >= manifest.version for item in self.of(manifest.application)):
+        counted = (item for item in self.of(manifest.application) if item.state is not ManifestState.PROPOSED)
+        least = max((item.manifest.version + 1 for item in counted), default=0)
+        if manifest.version < self.floors.get(manifest.application, least):
             raise refuse(context, grpc.StatusCode.ABORTED, "rollback", "there is a later version")
         in_force = len(signers) >= self.threshold
         state = ManifestState.IN_FORCE if in_force else ManifestState.PROPOSED
@@ -99,6 +102,15 @@ class Desk(manifest_pb2_grpc.ManifestServiceServicer, decision_pb2_grpc.Decision
         return manifest_pb2.WithdrawManifestResponse(
             manifest=summary(item), decision_id="D-WDR", revocation_id="V-1", attestations=4
         )
+
+    def LowerMinVersion(
+        self, request: manifest_pb2.LowerMinVersionRequest, context: grpc.ServicerContext
+    ) -> manifest_pb2.LowerMinVersionResponse:
+        self._enter(context)
+        self.said.append((request.reason, request.ticket))
+        before = max(item.manifest.version for item in self.of(request.application))
+        self.floors[request.application] = request.min_version
+        return manifest_pb2.LowerMinVersionResponse(decision_id="D-LOW", before=before)
 
     def ExplainDecision(
         self, request: decision_pb2.ExplainDecisionRequest, context: grpc.ServicerContext
@@ -155,6 +167,7 @@ def summary(item: Kept) -> manifest_pb2.ManifestSummary:
         includes=item.manifest.includes,
         signers=sorted(item.signers),
     )
+    found.not_before.FromSeconds(int(item.manifest.not_before))
     found.not_after.FromSeconds(int(item.manifest.not_after))
     return found
 

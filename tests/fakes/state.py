@@ -60,6 +60,8 @@ class Tables:
     roles: dict[bytes, str] = field(default_factory=dict)
     manifests: dict[bytes, ManifestRecord] = field(default_factory=dict)
     floors: dict[str, int] = field(default_factory=dict)
+    reached: dict[bytes, bool] = field(default_factory=dict)
+    indexes: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     packages: dict[tuple[str, bytes], bool] = field(default_factory=dict)
     replays: dict[tuple[str, bytes], float] = field(default_factory=dict)
 
@@ -470,6 +472,7 @@ class MemoryManifests(Store):
         if manifest.digest in tables.manifests or self._version(manifest.application, manifest.version):
             return False
         tables.manifests[manifest.digest] = record
+        tables.reached[manifest.digest] = record.state is ManifestState.IN_FORCE
         for key, unit in package_digests(manifest).items():
             tables.packages[key] = tables.packages.get(key, False) or unit
         return True
@@ -498,12 +501,24 @@ class MemoryManifests(Store):
         return sorted(found, key=lambda record: (-record.manifest.version, record.manifest.application))
 
     async def set_state(self, digest: bytes, state: ManifestState) -> bool:
-        table = self._view.write.manifests
-        old = table.get(digest)
+        tables = self._view.write
+        old = tables.manifests.get(digest)
         if old is None or (old.state is ManifestState.WITHDRAWN and state is not ManifestState.WITHDRAWN):
             return False
-        table[digest] = replace(old, state=state)
+        tables.manifests[digest] = replace(old, state=state)
+        tables.reached[digest] = tables.reached[digest] or state is ManifestState.IN_FORCE
         return True
+
+    async def reached(self, application: str) -> int:
+        tables = self._view.read
+        return max(
+            (
+                record.manifest.version
+                for digest, record in tables.manifests.items()
+                if record.manifest.application == application and tables.reached[digest]
+            ),
+            default=0,
+        )
 
     async def floor(self, application: str) -> int:
         return self._view.read.floors.get(application, 0)
@@ -511,6 +526,19 @@ class MemoryManifests(Store):
     async def raise_floor(self, application: str, version: int) -> None:
         table = self._view.write.floors
         table[application] = max(version, table.get(application, version))
+
+    async def lower_floor(self, application: str, version: int) -> None:
+        tables = self._view.write
+        tables.floors[application] = version
+        for digest, record in tables.manifests.items():
+            if record.manifest.application == application and record.manifest.version >= version:
+                tables.reached[digest] = False
+
+    async def last_index(self, application: str) -> tuple[int, bytes]:
+        return self._view.read.indexes.get(application, (0, b""))
+
+    async def put_index(self, application: str, version: int, digest: bytes) -> None:
+        self._view.write.indexes[application] = (version, digest)
 
     async def digests_of_package(self, purl: str) -> Sequence[bytes]:
         table = self._view.read.packages

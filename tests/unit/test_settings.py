@@ -499,6 +499,13 @@ def test_includes_in_a_circle(folder: Path) -> None:
 # --- the environment ----------------------------------------------------------------------------------
 
 
+def test_reflection_is_on_where_nobody_says_otherwise(folder: Path) -> None:
+    file = folder / "lockstep.toml"
+    file.write_text(file.read_text().replace("reflection = true\n", ""))
+    assert "reflection" not in file.read_text()
+    assert load(file, {}).server.reflection is True
+
+
 def test_the_environment_overrides(folder: Path) -> None:
     settings = load(
         folder / "lockstep.toml",

@@ -38,7 +38,11 @@ _KINDS: Final[Mapping[int, UnitKind]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class EvidenceLimits:
-    """The most that one statement may hold; `statement` in bytes, `text` in characters."""
+    """The most that one statement may hold; `statement` in bytes, `text` in characters.
+
+    `age` is how far (seconds) the time of the measurement may lie from now. It is by the workload's clock, which
+    proves nothing: a challenge says that the statement is fresh, this that what it says was not measured long before.
+    """
 
     statement: int = 8 * 1024 * 1024
     units: int = 50_000
@@ -46,6 +50,7 @@ class EvidenceLimits:
     unknown: int = 1_000
     anonymous: int = 1_000
     text: int = 4_096
+    age: float = 300.0
 
 
 class SdkEvidence:
@@ -67,7 +72,7 @@ class SdkEvidence:
             raise InvalidRequest(f"instance_key: {error}") from None
 
     async def verify(self, sealed: SealedEvidence, key: InstanceKey, nonce: bytes, now: float) -> Evidence:
-        """Signature, binding, form; then, and only then, what the statement says."""
+        """Signature, binding, form, age; then, and only then, what the statement says."""
         # 1. Bounds and level: what a workload signs about itself is never more than level self.
         if len(sealed.statement) > self._limits.statement:
             raise InvalidRequest("evidence: the statement is too large", reason=Reason.TOO_LARGE)
@@ -87,7 +92,10 @@ class SdkEvidence:
         if not hmac.compare_digest(statement.key_thumbprint, key.thumbprint):
             raise _rejected("it is for another key")
         # 4. In its one form, within bounds, and consistent with itself.
-        return self._read(statement)
+        evidence = self._read(statement)
+        if abs(now - evidence.measured_at) > self._limits.age:
+            raise _rejected("it was measured too long ago, or the workload's clock is wrong")
+        return evidence
 
     def _read(self, statement: evidence_pb2.EvidenceStatement) -> Evidence:
         limits = self._limits

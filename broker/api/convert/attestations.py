@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from broker.api.convert.enums import ASSURANCE, MODE, STATUS
 from broker.api.convert.scalars import to_duration, to_timestamp
 from broker.errors import InvalidRequest, Unauthenticated
-from broker.model.evidence import SealedEvidence
+from broker.model.evidence import MAX_EVIDENCE, SealedEvidence
 from broker.model.identity import IdentityProof, JwtProof, PeerProof
 from broker.model.requests import AttestAnswer, AttestOrder, ReattestOrder, RoleVerdict
 from broker.model.role import Silence
 from lockstep.formats import Reason
 from lockstep.v1 import attestation_pb2, evidence_pb2, identity_pb2
 
-_MAX_ITEMS = 8
 _MAX_ROLES = 64
 _MAX_NONCE = 256
 _MAX_NAME = 256
@@ -37,9 +36,13 @@ def identity_proof(wire: identity_pb2.IdentityProof, peer: PeerProof | None) -> 
     raise Unauthenticated(Reason.NO_IDENTITY, "identity_proof is missing")
 
 
-def sealed(wire: Iterable[evidence_pb2.SealedEvidence]) -> tuple[SealedEvidence, ...]:
-    """Raises `InvalidRequest`."""
-    found = tuple(
+def sealed(wire: Sequence[evidence_pb2.SealedEvidence]) -> tuple[SealedEvidence, ...]:
+    """Raises `InvalidRequest` (too_large where there are too many)."""
+    if len(wire) > MAX_EVIDENCE:
+        raise InvalidRequest(f"evidence: more than {MAX_EVIDENCE} items", reason=Reason.TOO_LARGE)
+    if not wire:
+        raise InvalidRequest("evidence: none")
+    return tuple(
         SealedEvidence(
             int(ASSURANCE.model(item.level)),
             item.statement,
@@ -48,9 +51,6 @@ def sealed(wire: Iterable[evidence_pb2.SealedEvidence]) -> tuple[SealedEvidence,
         )
         for item in wire
     )
-    if not 0 < len(found) <= _MAX_ITEMS:
-        raise InvalidRequest(f"evidence: between 1 and {_MAX_ITEMS} items")
-    return found
 
 
 def attest_order(wire: attestation_pb2.AttestRequest, peer: PeerProof | None) -> AttestOrder:

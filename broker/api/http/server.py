@@ -15,6 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from broker.api.http.accepting import Accepting, Release
 from broker.api.limits import Limits
 from broker.api.listening import ListenError, split_address
 
@@ -47,10 +48,9 @@ class HttpDoor:
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=self._limits.keepalive,
-            limit_concurrency=self._limits.http_connections,
             h11_max_incomplete_event_size=32 * 1024,
         )
-        self._door = _Door(config, self._tls, self._limits.handshake)
+        self._door = _Door(config, self._tls, self._limits)
         self._serving = asyncio.create_task(self._door.serve(sockets=[listener]))
         while not self._door.started:
             if self._serving.done():
@@ -72,12 +72,12 @@ class HttpDoor:
 
 
 class _Door(uvicorn.Server):
-    """Signals belong to the process, and TLS handshakes have a deadline."""
+    """Signals belong to the process, and connections are counted from their first moment."""
 
-    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None, handshake: float) -> None:
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None, limits: Limits) -> None:
         super().__init__(config)
         self._tls = tls
-        self._handshake = handshake
+        self._limits = limits
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -85,21 +85,22 @@ class _Door(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self.lifespan.startup()
-        protocol: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
-        loop = asyncio.get_running_loop()
-        self.servers = [
-            await loop.create_server(
-                lambda: protocol(
-                    config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-                ),
-                sock=listener,
-                ssl=self._tls,
-                ssl_handshake_timeout=self._handshake if self._tls is not None else None,
-                ssl_shutdown_timeout=1.0 if self._tls is not None else None,
-                backlog=_BACKLOG,
+        protocol: Callable[..., Any] = self.config.http_protocol_class
+
+        def serve(release: Release) -> asyncio.Protocol:
+            made: asyncio.Protocol = protocol(
+                release=release,
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
             )
-            for listener in sockets or []
+            return made
+
+        accepting: list[Any] = [
+            Accepting(listener, serve, self._tls, self._limits) for listener in sockets or []
         ]
+        # All that uvicorn does with its servers is to close them, and to wait for it.
+        self.servers = accepting
         self.started = True
 
 
@@ -109,11 +110,12 @@ def _patient(limits: Limits) -> type[asyncio.Protocol]:
     class Patient(H11Protocol):
         _deadline: TimerHandle | None = None
 
+        def __init__(self, *, release: Release, **rest: Any) -> None:
+            super().__init__(**rest)
+            self._release = release
+
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            if len(self.connections) > limits.http_connections:
-                transport.abort()
-                return
             self._arm()
 
         def data_received(self, data: bytes) -> None:
@@ -125,6 +127,7 @@ def _patient(limits: Limits) -> type[asyncio.Protocol]:
                 self._arm()
 
         def connection_lost(self, exc: Exception | None) -> None:
+            self._release()
             self._disarm()
             super().connection_lost(exc)
 
@@ -160,6 +163,7 @@ def _listen(address: str) -> socket.socket:
         # Not SO_REUSEPORT: a second broker on the same port must fail.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(where)
+        listener.listen(_BACKLOG)
         listener.setblocking(False)
     except OSError as error:
         listener.close()

@@ -60,6 +60,11 @@ class ManifestServiceStub(object):
                 request_serializer=lockstep_dot_v1_dot_manifest__pb2.WithdrawManifestRequest.SerializeToString,
                 response_deserializer=lockstep_dot_v1_dot_manifest__pb2.WithdrawManifestResponse.FromString,
                 _registered_method=True)
+        self.LowerMinVersion = channel.unary_unary(
+                '/lockstep.v1.ManifestService/LowerMinVersion',
+                request_serializer=lockstep_dot_v1_dot_manifest__pb2.LowerMinVersionRequest.SerializeToString,
+                response_deserializer=lockstep_dot_v1_dot_manifest__pb2.LowerMinVersionResponse.FromString,
+                _registered_method=True)
 
 
 class ManifestServiceServicer(object):
@@ -98,6 +103,13 @@ class ManifestServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LowerMinVersion(self, request, context):
+        """Lets older versions of an application be published again: versions have no other way back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ManifestServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -125,6 +137,11 @@ def add_ManifestServiceServicer_to_server(servicer, server):
                     servicer.WithdrawManifest,
                     request_deserializer=lockstep_dot_v1_dot_manifest__pb2.WithdrawManifestRequest.FromString,
                     response_serializer=lockstep_dot_v1_dot_manifest__pb2.WithdrawManifestResponse.SerializeToString,
+            ),
+            'LowerMinVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.LowerMinVersion,
+                    request_deserializer=lockstep_dot_v1_dot_manifest__pb2.LowerMinVersionRequest.FromString,
+                    response_serializer=lockstep_dot_v1_dot_manifest__pb2.LowerMinVersionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -263,6 +280,33 @@ class ManifestService(object):
             '/lockstep.v1.ManifestService/WithdrawManifest',
             lockstep_dot_v1_dot_manifest__pb2.WithdrawManifestRequest.SerializeToString,
             lockstep_dot_v1_dot_manifest__pb2.WithdrawManifestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LowerMinVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.v1.ManifestService/LowerMinVersion',
+            lockstep_dot_v1_dot_manifest__pb2.LowerMinVersionRequest.SerializeToString,
+            lockstep_dot_v1_dot_manifest__pb2.LowerMinVersionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,8 @@ class ManifestServiceStub:
     """No new starts under it; what runs goes on."""
     WithdrawManifest: _grpc.UnaryUnaryMultiCallable[_manifest_pb2.WithdrawManifestRequest, _manifest_pb2.WithdrawManifestResponse]
     """Revokes what runs under it."""
+    LowerMinVersion: _grpc.UnaryUnaryMultiCallable[_manifest_pb2.LowerMinVersionRequest, _manifest_pb2.LowerMinVersionResponse]
+    """Lets older versions of an application be published again: versions have no other way back."""
 
 @_typing.type_check_only
 class ManifestServiceAsyncStub(ManifestServiceStub):
@@ -53,6 +55,8 @@ class ManifestServiceAsyncStub(ManifestServiceStub):
     """No new starts under it; what runs goes on."""
     WithdrawManifest: _aio.UnaryUnaryMultiCallable[_manifest_pb2.WithdrawManifestRequest, _manifest_pb2.WithdrawManifestResponse]  # type: ignore[assignment]
     """Revokes what runs under it."""
+    LowerMinVersion: _aio.UnaryUnaryMultiCallable[_manifest_pb2.LowerMinVersionRequest, _manifest_pb2.LowerMinVersionResponse]  # type: ignore[assignment]
+    """Lets older versions of an application be published again: versions have no other way back."""
 
 class ManifestServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reference values: which code an application may run, signed."""
@@ -93,5 +97,13 @@ class ManifestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_manifest_pb2.WithdrawManifestResponse, _abc.Awaitable[_manifest_pb2.WithdrawManifestResponse]]:
         """Revokes what runs under it."""
+
+    @_abc_1.abstractmethod
+    def LowerMinVersion(
+        self,
+        request: _manifest_pb2.LowerMinVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manifest_pb2.LowerMinVersionResponse, _abc.Awaitable[_manifest_pb2.LowerMinVersionResponse]]:
+        """Lets older versions of an application be published again: versions have no other way back."""
 
 def add_ManifestServiceServicer_to_server(servicer: ManifestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

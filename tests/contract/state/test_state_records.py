@@ -231,6 +231,34 @@ async def test_the_floor_never_sinks(state: StateStore) -> None:
     assert await call.manifests.floor("base") == 0
 
 
+async def test_what_came_into_force_counts_until_the_floor_is_lowered(state: StateStore) -> None:
+    call = Call(state)
+    assert await call.manifests.reached("shop") == 0
+    await call.manifests.add(manifest(5, state=ManifestState.PROPOSED))
+    await call.manifests.add(manifest(2))
+    assert await call.manifests.reached("shop") == 2
+    for ended in (ManifestState.RETIRED, ManifestState.WITHDRAWN):
+        await call.manifests.set_state(manifest(2).manifest.digest, ended)
+        await call.manifests.set_state(manifest(5).manifest.digest, ended)
+        assert await call.manifests.reached("shop") == 2
+    await call.manifests.add(manifest(7, state=ManifestState.PROPOSED))
+    await call.manifests.set_state(manifest(7).manifest.digest, ManifestState.IN_FORCE)
+    assert await call.manifests.reached("shop") == 7
+    await call.manifests.raise_floor("shop", 8)
+    await call.manifests.lower_floor("shop", 3)
+    assert (await call.manifests.floor("shop"), await call.manifests.reached("shop")) == (3, 2)
+    assert await call.manifests.reached("base") == 0
+
+
+async def test_the_last_index_of_a_folder(state: StateStore) -> None:
+    call = Call(state)
+    assert await call.manifests.last_index("shop") == (0, b"")
+    for version, payload in ((5, b"five"), (5, b"other")):
+        await call.manifests.put_index("shop", version, payload)
+        assert await call.manifests.last_index("shop") == (version, payload)
+    assert await call.manifests.last_index("base") == (0, b"")
+
+
 async def test_packages(state: StateStore) -> None:
     call = Call(state)
     await call.manifests.add(manifest())

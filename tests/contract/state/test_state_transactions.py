@@ -52,6 +52,8 @@ WRITES: dict[str, Callable[[Transaction], Awaitable[object]]] = {
     "manifests.add_signatures": lambda tx: tx.manifests.add_signatures(b"", b"", []),
     "manifests.set_state": lambda tx: tx.manifests.set_state(b"", ManifestState.RETIRED),
     "manifests.raise_floor": lambda tx: tx.manifests.raise_floor("shop", 1),
+    "manifests.lower_floor": lambda tx: tx.manifests.lower_floor("shop", 1),
+    "manifests.put_index": lambda tx: tx.manifests.put_index("shop", 1, b"x"),
     "replays.claim": lambda tx: tx.replays.claim("proof", b"k", NOW),
     "replays.prune": lambda tx: tx.replays.prune(NOW, 1),
 }
@@ -70,6 +72,7 @@ async def write_everywhere(tx: Transaction) -> None:
     await tx.roles.record(role(), NOW)
     await tx.manifests.add(manifest())
     await tx.manifests.raise_floor("shop", 7)
+    await tx.manifests.put_index("shop", 7, b"index")
     await tx.replays.claim("proof", b"key", NOW)
 
 
@@ -87,6 +90,8 @@ async def everything(tx: Transaction) -> list[object]:
         await tx.roles.text(role().version),
         await tx.manifests.get(manifest().manifest.digest),
         await tx.manifests.floor("shop") or None,
+        await tx.manifests.reached("shop") or None,
+        (await tx.manifests.last_index("shop"))[0] or None,
         (await tx.revocations.head()).seq or None,
     ]
 

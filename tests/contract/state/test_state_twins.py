@@ -223,6 +223,10 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "manifests.set_state": (manifest_digests, st.sampled_from(ManifestState)),
     "manifests.floor": (applications,),
     "manifests.raise_floor": (applications, numbers),
+    "manifests.lower_floor": (applications, numbers),
+    "manifests.reached": (applications,),
+    "manifests.last_index": (applications,),
+    "manifests.put_index": (applications, numbers, st.binary(max_size=2)),
     "manifests.digests_of_package": (st.sampled_from(["pkg:pypi/app@1", "pkg:deb/libc6@2", ""]),),
     "manifests.packages_of_digests": (
         st.lists(st.sampled_from([digest("app"), digest("libc"), b"x"]), max_size=3),

@@ -149,12 +149,14 @@ class Porch:
         )
         threshold = Threshold(possession, self.identities, house.people, DoorRates(TokenBuckets(self.rates)))
         self.crew = Crew(10, log)
-        watch = WatchRoom(house.feed, house.state, house.clock, self.drain, self.limits, self.metrics)
+        watch = WatchRoom(
+            house.feed, house.state, house.people, house.clock, self.drain, self.limits, self.metrics
+        )
         rooms = (
             AttestationRoom(house.verifier),
             CredentialRoom(house.issuer, self.crew),
             RevocationRoom(house.revoker, watch),
-            DetectionRoom(house.reporter, house.clock, self.metrics),
+            DetectionRoom(house.reporter, house.people, house.clock, self.metrics),
             ManifestRoom(house.publisher),
             DecisionRoom(house.explainer),
             OversightRoom(house.overseer),
@@ -163,7 +165,7 @@ class Porch:
         for room in rooms:
             routes.update(room.routes())
         self.routes = routes
-        self.seats = Seats(self.limits.streams, self.limits.streams_per_caller)
+        self.seats = Seats(self.limits)
         gate = Gate(routes, threshold, house.clock, self.limits, self.seats, Answers(self.metrics, log))
         self.readiness = Readiness(house.feed, self.drain, self.limits)
         answers = {
@@ -257,6 +259,10 @@ class Porch:
         found = policy(name, identity=IdentityMatch("oidc", subject=name))
         self._book(detectors={name: found})
         return self.know(name)
+
+    def reload(self, **tables: Any) -> None:
+        """Whole tables of the book are replaced, as a reload does."""
+        self.house.people.book = replace(self.house.people.book, **tables)
 
     def _book(self, **tables: Any) -> None:
         book = self.house.people.book

@@ -49,7 +49,7 @@ def methods(*files: object) -> dict[str, object]:
 def test_every_method_has_a_row_and_every_row_a_method() -> None:
     known = methods(*OURS, health_pb2, reflection_pb2)
     assert known.keys() - GRPC.keys() == set()
-    # Reflection is served under its older name by the library, and under its newer one by some releases.
+    # The library serves reflection under its older name alone; the doors serve it under the newer one as well.
     assert GRPC.keys() - known.keys() == {"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"}
 
 

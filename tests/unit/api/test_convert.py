@@ -18,12 +18,12 @@ from broker.model.appraisal import Status
 from broker.model.credential import Credential, LeaseState
 from broker.model.decision import DecisionKind
 from broker.model.detection import DetectionKind, DetectionState
-from broker.model.evidence import Assurance, CodeSet, Unit
+from broker.model.evidence import MAX_EVIDENCE, Assurance, CodeSet, Unit
 from broker.model.identity import JwtProof, PeerProof
 from broker.model.manifest import ManifestState
 from broker.model.revocation import EntryKind, LogEntry, NewEntry, Selector, SelectorKind
 from broker.model.role import Mode, Revocability
-from lockstep.formats import UnitKind
+from lockstep.formats import Reason, UnitKind
 from lockstep.v1 import (
     attestation_pb2,
     credential_pb2,
@@ -197,9 +197,15 @@ def test_evidence_has_between_one_and_a_few_items() -> None:
         level=evidence_pb2.ASSURANCE_LEVEL_SELF, statement=b"s", signature=b"x"
     )
     assert len(attestations.sealed([item])) == 1
-    for items in ([], [item] * 9, [evidence_pb2.SealedEvidence(statement=b"s")]):
-        with pytest.raises(InvalidRequest):
+    assert len(attestations.sealed([item] * MAX_EVIDENCE)) == MAX_EVIDENCE
+    for items, reason in (
+        ([], Reason.INVALID_REQUEST),
+        ([item] * (MAX_EVIDENCE + 1), Reason.TOO_LARGE),
+        ([evidence_pb2.SealedEvidence(statement=b"s")], Reason.INVALID_REQUEST),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
             attestations.sealed(items)
+        assert caught.value.reason is reason
 
 
 def test_a_credential_is_a_token_or_fields() -> None:

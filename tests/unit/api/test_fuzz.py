@@ -25,7 +25,7 @@ from broker.model.identity import IdentityMatch, WorkloadIdentity
 from broker.model.role import Operator
 from lockstep.v1 import detection_pb2, evidence_pb2, revocation_pb2
 
-RIGHTS = frozenset({"revoke:*", "read", "publish", "retire", "withdraw", "lift", "explain"})
+RIGHTS = frozenset({"revoke:*", "read", "publish", "retire", "withdraw", "lower", "lift", "explain"})
 OPERATOR = OperatorCaller(
     WorkloadIdentity("oidc", "https://issuer.example", "ann", 2e9),
     (Operator("ann", IdentityMatch("oidc", subject="ann"), RIGHTS),),

@@ -15,6 +15,7 @@ from tests.unit.api.porch import ATTESTATION, CREDENTIAL, REVOCATION, bearer, ca
 
 ISSUE = CREDENTIAL + "IssueCredential"
 LIST = CREDENTIAL + "ListLeases"
+MANIFEST = "/lockstep.v1.ManifestService/"
 
 
 async def test_a_workload_attests_and_gets_a_credential(tmp_path: Path) -> None:
@@ -63,7 +64,8 @@ async def test_every_answer_bears_the_rolling_nonce(tmp_path: Path) -> None:
 async def test_a_path_that_is_spelled_otherwise_is_no_method(tmp_path: Path, path: str) -> None:
     async with porch(tmp_path) as found:
         reply = await call(found.channel(), path, b"")
-        assert reply.code is grpc.StatusCode.UNIMPLEMENTED
+        assert (reply.code, reply.reason) == (grpc.StatusCode.UNIMPLEMENTED, "not_found")
+        assert reply.status.code == grpc.StatusCode.UNIMPLEMENTED.value[0]
 
 
 @pytest.mark.parametrize("junk", [b"\xff", b"\x0a\xff\xff\xff\xff\x0f", b"\x12\x03abc\x08", b"\x0b" * 50])
@@ -81,6 +83,11 @@ async def test_a_message_beyond_its_methods_size_is_refused_before_anything_else
         guest = found.guest()
         reply = await call(guest.channel, ATTESTATION + "GetChallenge", b"x" * 1001)
         assert (reply.code, reply.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "too_large")
+        # So it is where the message is larger than any may be.
+        limits = found.limits
+        for method in (ATTESTATION + "GetChallenge", ATTESTATION + "Attest", MANIFEST + "PublishManifest"):
+            reply = await call(guest.channel, method, bytes(limits.largest + 1))
+            assert (reply.code, reply.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "too_large"), method
         # The same size is fine where evidence travels: there it fails only because it is junk.
         reply = await call(guest.channel, ATTESTATION + "Attest", b"x" * 1001)
         assert reply.code is grpc.StatusCode.INVALID_ARGUMENT

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -462,3 +463,74 @@ async def test_metrics_count_without_naming_anybody(tmp_path: Path) -> None:
 async def test_metrics_can_be_for_this_host_alone(tmp_path: Path) -> None:
     async with porch(tmp_path, http=True, local_metrics=True) as found:
         assert (await ask(found, "GET", "/metrics")).status == 200
+
+
+# --- connections ----------------------------------------------------------------------------------------------
+
+
+async def knock(found: Porch, source: str, *, tls: bool = True) -> asyncio.StreamWriter:
+    """An idle connection from one of this host's loopback addresses; raises where the door closes it."""
+    _, writer = await asyncio.open_connection(
+        "127.0.0.1",
+        found.doors.http_port,
+        local_addr=(source, 0),
+        **({"ssl": found.http_context(), "server_hostname": "localhost"} if tls else {}),
+    )
+    return writer
+
+
+async def hang_up(*writers: asyncio.StreamWriter) -> None:
+    for writer in writers:
+        writer.transport.abort()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+async def until_let_in(found: Porch, source: str) -> asyncio.StreamWriter:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await knock(found, source)
+            except OSError:
+                await asyncio.sleep(0.01)
+
+
+async def test_one_address_does_not_close_the_door(tmp_path: Path) -> None:
+    """It has as many idle connections as it may, and renews them: a webhook from elsewhere is heard all the same."""
+    limits = Limits(http_connections=8, http_connections_per_address=4)
+    async with porch(tmp_path, http=True, limits=limits) as found:
+        await listening(found)
+        held = [await knock(found, "127.0.0.2") for _ in range(4)]
+        for _ in range(10):
+            with pytest.raises(OSError):
+                await knock(found, "127.0.0.2")
+        assert (await post(found, b"[]")).status == 202
+        # A place that is given back is there for the next one.
+        await hang_up(held.pop())
+        held.append(await until_let_in(found, "127.0.0.2"))
+        with pytest.raises(OSError):
+            await knock(found, "127.0.0.2")
+        await hang_up(*held)
+
+
+async def test_nor_do_all_of_them_together_hold_more_than_there_is(tmp_path: Path) -> None:
+    limits = Limits(http_connections=6, http_connections_per_address=4)
+    async with porch(tmp_path, http=True, limits=limits) as found:
+        held = [await knock(found, source) for source in ("127.0.0.2", "127.0.0.3") for _ in range(3)]
+        with pytest.raises(OSError):
+            await knock(found, "127.0.0.4")
+        await hang_up(held.pop())
+        held.append(await until_let_in(found, "127.0.0.4"))
+        await hang_up(*held)
+
+
+async def test_who_never_begins_its_handshake_has_a_place_like_anybody(tmp_path: Path) -> None:
+    limits = Limits(http_connections=8, http_connections_per_address=4, handshake=1.0)
+    async with porch(tmp_path, http=True, limits=limits) as found:
+        mute = [await knock(found, "127.0.0.2", tls=False) for _ in range(4)]
+        with pytest.raises(OSError):
+            await knock(found, "127.0.0.2")
+        assert (await ask(found, "GET", "/healthz")).status == 200
+        # And it loses it when its time is over.
+        held = await until_let_in(found, "127.0.0.2")
+        await hang_up(held, *mute)

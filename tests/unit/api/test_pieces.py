@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.api.arrival import Arrival, bearer_of, peer_of, rate_address, read_metadata
+from broker.api.limits import Limits
 from broker.api.listening import ListenError, split_address
 from broker.api.proofs import UsedProofs
 from broker.api.seats import Seats
@@ -96,7 +97,7 @@ def test_addresses_are_split() -> None:
 
 
 def test_seats_are_bounded_in_all_and_each() -> None:
-    seats = Seats(total=3, each=2)
+    seats = Seats(Limits(streams=3, streams_per_caller=2, public_streams=2, public_streams_per_address=1))
     with seats.take("a"), seats.take("a"):
         with pytest.raises(LimitExceeded), seats.take("a"):
             pass
@@ -107,6 +108,16 @@ def test_seats_are_bounded_in_all_and_each() -> None:
     with pytest.raises(KeyError), seats.take("a"):
         raise KeyError
     assert len(seats) == 0
+
+
+def test_nobody_s_streams_take_no_caller_s_seats() -> None:
+    seats = Seats(Limits(streams=1, streams_per_caller=1, public_streams=2, public_streams_per_address=1))
+    with seats.public("192.0.2.1"), seats.public("192.0.2.2"), seats.opening("192.0.2.3"):
+        for address in ("192.0.2.1", "192.0.2.4"):
+            with pytest.raises(LimitExceeded), seats.public(address):
+                pass
+        with seats.take("a"):
+            assert len(seats) == 1
 
 
 def test_a_used_proof_is_remembered_until_it_ends() -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
+import grpc.aio
 import pytest
+from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from broker.api.limits import Limits
+from broker.model.role import Action, Rate
 from broker.upkeep import STUCK_AFTER
 from lockstep.formats import PROOF_METADATA
 from lockstep.v1 import (
@@ -27,7 +32,6 @@ REPORT = "/lockstep.v1.DetectionService/Report"
 MANIFEST = "/lockstep.v1.ManifestService/"
 EXPLAIN = "/lockstep.v1.DecisionService/ExplainDecision"
 HEALTH = "/grpc.health.v1.Health/"
-REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
 
 def detection(seq: int, event: str, **changes: Any) -> detection_pb2.ReportRequest:
@@ -90,6 +94,49 @@ async def test_a_sensor_reports_others_and_beats(tmp_path: Path) -> None:
             detection(5, "e-2", subject=detection_pb2.DetectionSubject(attestation_id="A-nobody"))
         )
         assert (await line.read()).state == detection_pb2.DETECTION_STATE_UNRELATED
+
+
+async def test_a_sensor_is_held_to_its_policy_of_now(tmp_path: Path) -> None:
+    """Whoever is broken is set to observe by a reload: its open stream too."""
+    async with porch(tmp_path) as found:
+        guests = [await found.attested() for _ in range(2)]
+        line = await sensing(found, found.detector("sensor"))
+        subjects = [detection_pb2.DetectionSubject(attestation_id=guest.id) for guest in guests]
+        await line.send(detection(1, "e-1", subject=subjects[0]))
+        assert (await line.read()).state == detection_pb2.DETECTION_STATE_APPLIED
+        known = found.house.people.book.detectors["sensor"]
+        found.reload(detectors={"sensor": replace(known, actions={}, default_action=Action.OBSERVE)})
+        await line.send(detection(2, "e-2", subject=subjects[1]))
+        assert (await line.read()).state == detection_pb2.DETECTION_STATE_OBSERVED
+        found.reload(detectors={})
+        await line.send(detection(3, "e-3", subject=subjects[1]))
+        reply = await line.ended()
+        assert (reply.code, reply.reason) == (grpc.StatusCode.PERMISSION_DENIED, "not_entitled")
+
+
+@pytest.mark.parametrize(
+    "later", [detection(1, "e-1"), detection_pb2.ReportRequest(heartbeat=detection_pb2.Heartbeat(seq=1))]
+)
+async def test_a_sensor_speaks_until_its_identity_ends(tmp_path: Path, later: Any) -> None:
+    async with porch(tmp_path) as found:
+        found.detector("sensor")
+        line = await sensing(found, found.know("sensor", not_after=found.house.now + 60))
+        await line.send(detection_pb2.ReportRequest(heartbeat=detection_pb2.Heartbeat(seq=3)))
+        assert (await line.read()).seq == 3
+        found.house.clock.advance(60)
+        await line.send(later)
+        reply = await line.ended()
+        assert (reply.code, reply.reason) == (grpc.StatusCode.UNAUTHENTICATED, "no_identity")
+
+
+async def test_its_stream_ends_then_where_it_says_nothing(tmp_path: Path) -> None:
+    async with porch(tmp_path) as found:
+        found.detector("sensor")
+        line = await sensing(found, found.know("sensor", not_after=found.house.now + 0.5))
+        await line.send(detection_pb2.ReportRequest(heartbeat=detection_pb2.Heartbeat(seq=3)))
+        assert (await line.read()).seq == 3
+        found.house.clock.advance(0.5)
+        assert (await line.ended()).reason == "no_identity"
 
 
 async def test_a_sensor_is_the_one_that_its_identity_names(tmp_path: Path) -> None:
@@ -156,6 +203,25 @@ async def test_a_manifest_is_published_seen_retired_and_withdrawn(tmp_path: Path
             assert [item.version for item in listed] == versions
 
 
+async def test_the_least_version_is_lowered_by_who_may(tmp_path: Path) -> None:
+    async with porch(tmp_path) as found:
+        channel = found.channel()
+        await found.house.publish(9, "app")
+        order = manifest_pb2.LowerMinVersionRequest(application="payments", min_version=2, reason="a slip")
+        raw = order.SerializeToString()
+        for rights in (("publish", "retire", "withdraw", "lift", "revoke:*"), ("read",)):
+            token = bearer(found.operator(f"no-{len(rights)}", *rights))
+            reply = await call(channel, MANIFEST + "LowerMinVersion", raw, token)
+            assert (reply.code, reply.reason) == (grpc.StatusCode.PERMISSION_DENIED, "not_entitled")
+        token = bearer(found.operator("ann", "lower"))
+        reply = await call(channel, MANIFEST + "LowerMinVersion", raw, token)
+        answer = manifest_pb2.LowerMinVersionResponse.FromString(reply.raw)
+        assert answer.before == 9
+        decision = await found.house.look(lambda tx: tx.decisions.get(answer.decision_id))
+        assert decision.actor.endswith("ann")
+        assert (await found.house.publish(2, "app 2")).in_force
+
+
 @pytest.mark.parametrize(
     ("method", "message"),
     [
@@ -164,11 +230,13 @@ async def test_a_manifest_is_published_seen_retired_and_withdrawn(tmp_path: Path
         ("GetManifest", manifest_pb2.GetManifestRequest(application="a", version=2**64 - 1)),
         ("RetireManifest", manifest_pb2.RetireManifestRequest()),
         ("WithdrawManifest", manifest_pb2.WithdrawManifestRequest(digest=b"x" * 31)),
+        ("LowerMinVersion", manifest_pb2.LowerMinVersionRequest(min_version=1, reason="why")),
+        ("LowerMinVersion", manifest_pb2.LowerMinVersionRequest(application="a", reason="why")),
     ],
 )
 async def test_a_manifest_must_be_named_well(tmp_path: Path, method: str, message: Any) -> None:
     async with porch(tmp_path) as found:
-        token = bearer(found.operator("pipeline", "read", "retire", "withdraw"))
+        token = bearer(found.operator("pipeline", "read", "retire", "withdraw", "lower"))
         reply = await call(found.channel(), MANIFEST + method, message.SerializeToString(), token)
         assert (reply.code, reply.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "invalid_request")
 
@@ -389,18 +457,75 @@ async def test_junk_to_health_leaks_nothing(tmp_path: Path) -> None:
             assert "Error parsing" not in reply.message
 
 
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
 @pytest.mark.parametrize("on", [True, False])
-async def test_reflection_is_there_when_asked_for(tmp_path: Path, on: bool) -> None:
+async def test_reflection_is_there_when_asked_for(tmp_path: Path, on: bool, version: str) -> None:
     async with porch(tmp_path, reflection=on) as found:
-        request = reflection_pb2.ServerReflectionRequest(list_services="")
-        line = Line(found.channel(), REFLECTION, reflection_pb2.ServerReflectionResponse)
-        line.open(request.SerializeToString())
-        await line.begin()
+        line = reflecting(found, version)
+        line.open(SERVICES.SerializeToString())
         if not on:
+            # It is refused before it has said anything.
             assert (await line.ended()).code is grpc.StatusCode.UNIMPLEMENTED
             return
+        await line.begin()
         answer = await line.read()
         names = {item.name for item in answer.list_services_response.service}
         assert "lockstep.v1.AttestationService" in names
+        named = reflection_pb2.ServerReflectionRequest(file_containing_symbol="lockstep.v1.CredentialService")
+        await line.send(named)
+        [file, *_] = (await line.read()).file_descriptor_response.file_descriptor_proto
+        assert descriptor_pb2.FileDescriptorProto.FromString(file).name == "lockstep/v1/credential.proto"
         await line.done()
         assert (await line.ended()).ok
+
+
+async def test_who_reflects_is_counted_and_measured_message_by_message(tmp_path: Path) -> None:
+    async with porch(tmp_path, reflection=True) as found:
+        line = reflecting(found, "v1")
+        line.open(SERVICES.SerializeToString())
+        await line.begin()
+        await line.read()
+        await line.send(reflection_pb2.ServerReflectionRequest(file_by_filename="x" * 100_000))
+        reply = await line.ended()
+        assert (reply.code, reply.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "too_large")
+    async with porch(tmp_path, reflection=True, rates={"address": Rate(10, 3600.0)}) as found:
+        line = reflecting(found, "v1")
+        line.open(SERVICES.SerializeToString())
+        await line.begin()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await ask_again(line, 20)
+        reply = await line.ended()
+        assert (reply.code, reply.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "rate_limited")
+
+
+async def test_nobody_s_streams_are_bounded_by_address_and_take_no_watcher_s_seat(tmp_path: Path) -> None:
+    limits = Limits(streams=1, public_streams_per_address=3)
+    async with porch(tmp_path, limits=limits) as found:
+        channel = found.channel()
+        raw = health_pb2.HealthCheckRequest().SerializeToString()
+        watches = [channel.unary_stream(HEALTH + "Watch")(raw) for _ in range(3)]
+        for watch in watches:
+            assert await watch.read()
+        refused = channel.unary_stream(HEALTH + "Watch")(raw)
+        assert await refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        opening = revocation_pb2.WatchRevocationsRequest(open=revocation_pb2.WatchOpen())
+        line = Line(found.channel(), REVOCATION + "WatchRevocations", revocation_pb2.WatchRevocationsResponse)
+        line.open(opening.SerializeToString(), bearer(found.operator("ann", "read")))
+        await line.begin()
+        assert (await line.read()).snapshot.complete
+        for watch in watches:
+            watch.cancel()
+
+
+SERVICES = reflection_pb2.ServerReflectionRequest(list_services="")
+
+
+async def ask_again(line: Line, times: int) -> None:
+    for _ in range(times):
+        await line.read()
+        await line.send(SERVICES)
+
+
+def reflecting(found: Porch, version: str) -> Line:
+    method = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+    return Line(found.channel(), method, reflection_pb2.ServerReflectionResponse)

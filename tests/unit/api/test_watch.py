@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import grpc.aio
 import pytest
 
 from broker.adapters.feed.local import FeedLimits
@@ -16,7 +17,7 @@ from lockstep.formats import PROOF_METADATA
 from lockstep.v1 import revocation_pb2 as pb
 from tests.fakes.feed import announced, appended
 from tests.support.house import START
-from tests.unit.api.porch import REVOCATION, Guest, Line, Porch, bearer, call, porch
+from tests.unit.api.porch import AUDIENCE, REVOCATION, Guest, Line, Porch, bearer, call, porch
 
 WATCH = REVOCATION + "WatchRevocations"
 
@@ -481,6 +482,61 @@ async def test_a_watch_ends_with_the_identity_that_opened_it(tmp_path: Path) -> 
         await ping(line, 1)
         reply = await line.ended()
         assert (reply.code, reply.reason) == (grpc.StatusCode.UNAUTHENTICATED, "no_identity")
+
+
+# --- rights of now ----------------------------------------------------------------------------------------
+
+
+async def test_a_watch_ends_with_the_right_to_it(tmp_path: Path) -> None:
+    async with porch(tmp_path) as found:
+        lines = [await opened(found), await opened(found, found.resource_server("gateway"))]
+        for line in lines:
+            await snapshot(line)
+        found.reload(operators={}, resource_servers={})
+        # What comes after it is not told any more.
+        await announced(found.house.state, found.house.feed, [entry(SelectorKind.IDENTITY, "i1")])
+        for line in lines:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await line.read()
+            reply = await line.ended()
+            assert (reply.code, reply.reason) == (grpc.StatusCode.PERMISSION_DENIED, "not_entitled")
+
+
+async def test_a_reload_that_changes_nothing_for_it_ends_no_watch(tmp_path: Path) -> None:
+    async with porch(tmp_path) as found:
+        lines = [await opened(found), await opened(found, found.resource_server("gateway"))]
+        for line in lines:
+            await snapshot(line)
+        found.resource_server("another")
+        found.operator("ben", "lift")
+        for line in lines:
+            await until_beat(line, 1)
+
+
+@pytest.mark.parametrize("live", [True, False])
+async def test_other_audiences_are_another_log(tmp_path: Path, live: bool) -> None:
+    """Who resumed with what it knew of one audience would never hear of the tokens that another has lost already."""
+    async with porch(tmp_path) as found:
+        guest = await found.attested()
+        issued = await guest.issue()
+        token = found.resource_server("gateway", "another")
+        line = await opened(found, token)
+        _, position = await snapshot(line)
+        await found.house.revoke(SelectorKind.LEASE, issued.lease.lease_id)
+        told, beat = await until_beat(line, 1)
+        assert not told
+        found.resource_server("gateway", "another", AUDIENCE)
+        if live:
+            await ping(line, 2)
+        else:
+            line.cancel()
+            line = await opened(found, token, resume=beat.position)
+        answer = await line.read()
+        assert answer.WhichOneof("message") == "resync", answer
+        assert (await line.ended()).ok
+        fresh, _ = await snapshot(await opened(found, token))
+        assert [event.selector.lease_id for event in fresh] == [issued.lease.lease_id]
+        assert position.log_id == beat.position.log_id
 
 
 # --- streams of any kind --------------------------------------------------------------------------------

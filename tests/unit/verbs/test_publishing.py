@@ -9,12 +9,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from broker.crypto.dsse import DsseSealer
-from broker.errors import Conflict, Denied, NotFound
+from broker.errors import Conflict, Denied, InvalidRequest, NotFound
 from broker.model.appraisal import Status
 from broker.model.attestation import AttestationState
 from broker.model.caller import IdentityCaller
-from broker.model.decision import DecisionKind, Effect
-from broker.model.manifest import ManifestState, ManifestUnit
+from broker.model.decision import Decision, DecisionKind, Effect
+from broker.model.manifest import MAX_VERSION, ManifestState, ManifestUnit
 from broker.model.requests import PublishAnswer
 from lockstep.formats import MANIFEST_PAYLOAD_TYPE, Reason
 from tests.support.house import DAY, SECOND_SIGNER, SIGNER, START, House, book
@@ -36,7 +36,23 @@ async def refused(house: House, version: int, *units: str, **changes: object) ->
     assert house.state._tables.manifests == before.manifests
     found = caught.value
     assert isinstance(found, Denied | Conflict)
+    await kept(house, found)
     return found
+
+
+async def kept(house: House, error: Denied | Conflict) -> Decision:
+    """The decision that a refusal is: durable, told to the audit, and named by the error."""
+    decision = await house.look(lambda tx: tx.decisions.get(error.decision_id))
+    assert isinstance(decision, Decision)
+    assert decision in house.people.audit
+    assert (decision.kind, decision.effect, decision.verdict, decision.actor) == (
+        DecisionKind.MANIFEST,
+        Effect.REFUSED,
+        error.reason,
+        "pipeline",
+    )
+    assert error.message in decision.detail
+    return decision
 
 
 class TestSignatures:
@@ -99,11 +115,23 @@ class TestSignatures:
         with pytest.raises(Denied) as caught:
             await house.publisher.publish(envelope, "pipeline")
         assert caught.value.reason is Reason.MANIFEST_REJECTED
+        assert (await kept(house, caught.value)).application == ""
         assert (await refused(house, 1, "app", application="unknown")).reason is Reason.NOT_ENTITLED
         error = await refused(house, 1, "app", includes=["tools"])
         assert error.reason is Reason.MANIFEST_REJECTED
         error = await refused(house, 1, "app", not_after=house.now)
         assert error.reason is Reason.MANIFEST_REJECTED
+        assert (await kept(house, error)).application == "payments"
+
+    async def test_an_application_has_one_source(self) -> None:
+        """What lies in a signed folder comes from there alone, or its index would say nothing."""
+        house = await a_house()
+        applications = house.people.book.applications
+        folder = replace(applications["payments"], published=False)
+        house.people.book = replace(house.people.book, applications={**applications, "payments": folder})
+        error = await refused(house, 1, "app")
+        assert error.reason is Reason.NOT_ENTITLED
+        assert "signed folder" in error.message
 
     async def test_publishing_it_again_changes_nothing(self) -> None:
         house = await a_house()
@@ -136,9 +164,34 @@ class TestVersions:
 
     async def test_one_signer_alone_cannot_close_an_application_with_a_huge_version(self) -> None:
         house = await a_house(threshold=2)
-        await house.publish(2**62, "bogus")
+        await house.publish(MAX_VERSION, "bogus")
         answer = await house.publish(1, "app", by=(SIGNER, SECOND_SIGNER))
         assert answer.in_force
+
+    async def test_nor_can_whoever_ends_such_a_proposal(self) -> None:
+        house = await a_house(threshold=2)
+        digest = (await house.publish(MAX_VERSION, "bogus")).record.manifest.digest
+        with pytest.raises(Conflict) as caught:
+            await house.publisher.retire(digest, "operator:ann", "bogus", "")
+        assert "withdraw" in caught.value.message
+        assert (await house.publisher.get(digest, "", 0)).state is ManifestState.PROPOSED
+        answer = await house.publisher.withdraw(digest, "operator:ann", "bogus", "")
+        assert answer.record.state is ManifestState.WITHDRAWN
+        assert (
+            await refused(house, MAX_VERSION, "bogus", by=(SIGNER, SECOND_SIGNER))
+        ).reason is Reason.ROLLBACK
+        assert (await house.publish(1, "app", by=(SIGNER, SECOND_SIGNER))).in_force
+
+    async def test_the_greatest_version_can_be_withdrawn(self) -> None:
+        house = await a_house()
+        digest = (await house.publish(MAX_VERSION, "app")).record.manifest.digest
+        workload = await house.attested("app")
+        await house.publisher.withdraw(digest, "operator:ann", "bad", "")
+        await house.tick()
+        assert (await workload.row()).state is AttestationState.REVOKED
+        error = await refused(house, MAX_VERSION - 1, "older")
+        assert error.reason is Reason.ROLLBACK
+        assert f"version {MAX_VERSION + 1}" in error.message
 
     async def test_a_withdrawn_version_is_passed_for_ever(self) -> None:
         house = await a_house()
@@ -158,6 +211,53 @@ class TestVersions:
         assert all(isinstance(item, PublishAnswer | Conflict) for item in results)
 
 
+class TestLower:
+    """`min_version` has one way down: an operator's."""
+
+    async def test_older_versions_may_come_again(self) -> None:
+        house = await a_house()
+        wrong = (await house.publish(20_260_101, "app")).record.manifest.digest
+        assert (await refused(house, 12, "app 12")).reason is Reason.ROLLBACK
+        answer = await house.publisher.lower("payments", 12, "operator:ann", "a date by mistake", "INC-1")
+        assert answer.before == 20_260_101
+        assert (await refused(house, 11, "app 11")).reason is Reason.ROLLBACK
+        assert (await house.publish(12, "app 12")).in_force
+        assert (await refused(house, 11, "app 11")).reason is Reason.ROLLBACK
+        # It takes nothing out of force.
+        assert (await house.publisher.get(wrong, "", 0)).state is ManifestState.IN_FORCE
+        stored = await house.look(lambda tx: tx.decisions.get(answer.decision_id))
+        assert stored in house.people.audit
+        assert (stored.kind, stored.effect, stored.application, stored.actor, stored.ticket) == (
+            DecisionKind.MANIFEST,
+            Effect.RECORDED,
+            "payments",
+            "operator:ann",
+            "INC-1",
+        )
+
+    async def test_what_was_withdrawn_stays_away(self) -> None:
+        house = await a_house()
+        digest = (await house.publish(3, "app")).record.manifest.digest
+        await house.publisher.withdraw(digest, "operator:ann", "bad", "")
+        await house.publisher.lower("payments", 1, "operator:ann", "start anew", "")
+        assert (await refused(house, 3, "app")).reason is Reason.ROLLBACK
+        assert (await house.publish(2, "app 2")).in_force
+
+    async def test_down_only(self) -> None:
+        house = await a_house()
+        await house.publish(3, "app")
+        for version in (3, 4, MAX_VERSION):
+            with pytest.raises(Conflict, match="3 or later already"):
+                await house.publisher.lower("payments", version, "operator:ann", "why", "")
+        for version in (0, -1, MAX_VERSION + 1):
+            with pytest.raises(InvalidRequest):
+                await house.publisher.lower("payments", version, "operator:ann", "why", "")
+        with pytest.raises(Conflict):
+            await house.publisher.lower("nobody", 1, "operator:ann", "why", "")
+        with pytest.raises(InvalidRequest):
+            await house.publisher.lower("payments", 1, "operator:ann", "", "")
+
+
 class TestRetire:
     async def test_no_new_starts_and_what_runs_goes_on(self) -> None:
         house = await a_house()
@@ -174,12 +274,25 @@ class TestRetire:
         assert (stored.application, stored.ticket) == ("payments", "INC-1")
 
     async def test_more_signatures_do_not_bring_it_back(self) -> None:
-        house = await a_house(threshold=2)
+        house = await a_house()
         answer = await house.publish(1, "app")
         await house.publisher.retire(answer.record.manifest.digest, "operator:ann", "no", "")
         again = await house.publish(1, "app", by=(SECOND_SIGNER,))
         assert not again.in_force
         assert (await house.attest_refusal(house.workload(), "app")).reason is Reason.NO_MANIFEST
+
+    async def test_what_lies_in_a_signed_folder_is_retired_there(self) -> None:
+        """The folder is read again and again: here it would be in force at the next look."""
+        house = await a_house()
+        digest = (await house.publish(1, "app")).record.manifest.digest
+        applications = house.people.book.applications
+        folder = replace(applications["payments"], published=False)
+        house.people.book = replace(house.people.book, applications={**applications, "payments": folder})
+        with pytest.raises(Conflict) as caught:
+            await house.publisher.retire(digest, "operator:ann", "old", "")
+        assert "index" in caught.value.message
+        assert (await house.publisher.get(digest, "", 0)).state is ManifestState.IN_FORCE
+        await house.publisher.withdraw(digest, "operator:ann", "bad", "")
 
     async def test_what_is_unknown_or_withdrawn_cannot_be_retired(self) -> None:
         house = await a_house()

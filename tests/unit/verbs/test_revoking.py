@@ -265,8 +265,9 @@ class TestWords:
     async def test_what_is_one_thing_must_exist(self) -> None:
         house = await House.open()
         for kind in (SelectorKind.ATTESTATION, SelectorKind.LEASE, SelectorKind.TOKEN):
-            with pytest.raises(NotFound):
-                await house.revoke(kind, "nothing")
+            for dry_run in (True, False):
+                with pytest.raises(NotFound):
+                    await house.revoke(kind, "nothing", dry_run=dry_run)
         assert await house.log() == []
 
     async def test_what_may_come_later_need_not_be_there_yet(self) -> None:

@@ -33,6 +33,7 @@ class SqliteManifests:
                 to_json(record.signers),
                 record.envelope,
                 pack_manifest(manifest),
+                record.state is ManifestState.IN_FORCE,
             ),
         )
         if not added:
@@ -73,7 +74,12 @@ class SqliteManifests:
 
     async def set_state(self, digest: bytes, state: ManifestState) -> bool:
         """False where there is no such manifest, or it was withdrawn."""
-        return self._db.change("manifests.set_state", (state, digest, state)) > 0
+        return self._db.change("manifests.set_state", (state, state, digest, state)) > 0
+
+    async def reached(self, application: str) -> int:
+        """The greatest version that came into force; 0 where none did, or an operator let older ones in again."""
+        row = self._db.one("manifests.reached", (application,))
+        return 0 if row is None or row[0] is None else int(row[0])
 
     async def floor(self, application: str) -> int:
         """The least version that may be published; 0 where nobody raised it."""
@@ -83,6 +89,20 @@ class SqliteManifests:
     async def raise_floor(self, application: str, version: int) -> None:
         """Never lowers."""
         self._db.change("manifests.raise_floor", (application, version))
+
+    async def lower_floor(self, application: str, version: int) -> None:
+        """From here on `version` and later may be published, whatever was reached before."""
+        self._db.change("manifests.set_floor", (application, version))
+        self._db.change("manifests.forget_reached", (application, version))
+
+    async def last_index(self, application: str) -> tuple[int, bytes]:
+        """(version, digest of the payload) of the folder's index that was taken last; (0, b"") where none was."""
+        row = self._db.one("manifests.last_index", (application,))
+        return (0, b"") if row is None else (int(row[0]), bytes(row[1]))
+
+    async def put_index(self, application: str, version: int, digest: bytes) -> None:
+        """This index was taken."""
+        self._db.change("manifests.put_index", (application, version, digest))
 
     async def digests_of_package(self, purl: str) -> Sequence[bytes]:
         """Unit digests that any manifest lists under a package URL, in order."""

@@ -26,13 +26,11 @@ _NEXT_STEPS: Final = {
 
 def next_step(error: LockstepError) -> str:
     """What to do about it, empty where the message says it all."""
-    if error.decision:
-        return f"lockstep explain {error.decision}"
     if isinstance(error, Unavailable):
         return "try again; the broker or a part of it does not answer"
-    if isinstance(error, InvalidRequest | Denied):
-        return _NEXT_STEPS.get(error.reason, "")
-    return ""
+    if isinstance(error, InvalidRequest | Denied) and error.reason in _NEXT_STEPS:
+        return _NEXT_STEPS[error.reason]
+    return f"lockstep explain {error.decision}" if error.decision else ""
 
 
 class CommandFailed(click.ClickException):
@@ -57,8 +55,8 @@ class CommandFailed(click.ClickException):
             }
             click.echo(json.dumps({key: value for key, value in facts.items() if value}), err=True, file=file)
             return
-        reason = f" ({self.error.reason})" if self.error.reason else ""
-        click.echo(f"error: {self.message}{reason}", err=True, file=file)
+        known = ", ".join(fact for fact in (self.error.reason, self.error.decision) if fact)
+        click.echo(f"error: {self.message}" + (f" ({known})" if known else ""), err=True, file=file)
         if step:
             click.echo(f"  next: {step}", err=True, file=file)
 

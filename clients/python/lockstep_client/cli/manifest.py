@@ -20,6 +20,7 @@ _COMMANDS: Final[Mapping[str, str]] = {
     "show": "manifest_kept:show",
     "retire": "manifest_kept:retire",
     "withdraw": "manifest_kept:withdraw",
+    "lower": "manifest_kept:lower",
 }
 
 

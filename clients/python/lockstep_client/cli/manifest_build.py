@@ -12,7 +12,7 @@ from lockstep_client.cli.failures import command_errors
 from lockstep_client.cli.manifest_files import compile_sources, read_manifest_file, validity, write_bytes
 from lockstep_client.cli.manifest_options import days_option, json_option
 from lockstep_client.cli.manifest_views import manifest_facts, progress, say_json, show_remarks, summary_line
-from lockstep_client.manifest import Builder, CodeManifest, ManifestError
+from lockstep_client.manifest import Builder, CodeManifest, ManifestError, check_names
 
 
 @click.command()
@@ -58,6 +58,8 @@ def build(
     as_json: bool,
 ) -> None:
     """Build a manifest from what is here. The same input gives the same bytes."""
+    # Before anything is read: what no broker takes is not worth the wait.
+    check_names(application, version, include)
     if not (environment or app or site_packages or interpreter or image or pid or base):
         raise ManifestError("nothing to build from: for example --environment .venv --app src")
     start, end = validity(valid_days, not_before, not_after)

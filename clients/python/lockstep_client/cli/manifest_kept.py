@@ -1,4 +1,4 @@
-"""Manifest commands on what a broker keeps: publish, approve, compare, show, retire, withdraw."""
+"""Manifest commands on what a broker keeps: publish, approve, compare, show, retire, withdraw, lower."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from lockstep_client.cli.manifest_options import (
 )
 from lockstep_client.cli.manifest_remote import Manifests, Target
 from lockstep_client.cli.manifest_views import (
+    begins_at,
     console,
     difference_facts,
     manifest_facts,
@@ -33,7 +34,14 @@ from lockstep_client.cli.manifest_views import (
     summary_facts,
     summary_line,
 )
-from lockstep_client.manifest import CodeManifest, ManifestError, compare, read_payload, signing
+from lockstep_client.manifest import (
+    CodeManifest,
+    ManifestError,
+    check_names,
+    compare,
+    read_payload,
+    signing,
+)
 from lockstep_client.operator import Operator
 from lockstep_client.settings import load
 
@@ -63,7 +71,9 @@ def _publish(manifests: Manifests, manifest: CodeManifest, envelope: bytes, as_j
             }
         )
     elif answer.in_force:
-        click.echo(f"published {manifest.application}@{manifest.version}, in force · {answer.decision_id}")
+        begins = begins_at(answer.manifest)
+        when = f"in force {begins}" if begins else "in force"
+        click.echo(f"published {manifest.application}@{manifest.version}, {when} · {answer.decision_id}")
     elif answer.signatures_present >= answer.signatures_required:
         state = state_word(answer.manifest)
         click.echo(
@@ -142,7 +152,7 @@ def approve(
             application=name,
             current=current,
             included={entry.unit for units in layers.values() for entry in units},
-            version=manifests.newest_version(name) + 1,
+            version=manifests.next_version(name),
             not_before=start,
             not_after=end,
             only=unit,
@@ -271,3 +281,37 @@ def withdraw(target: str, reason: str, ticket: str, yes: bool, as_json: bool) ->
             f"{answer.decision_id}"
         )
         click.echo(f"  next: lockstep receipts {answer.revocation_id}")
+
+
+@click.command()
+@click.argument("application")
+@click.option("--to", "version", required=True, type=click.IntRange(1), help="The least version from now on.")
+@reason_option
+@ticket_option
+@yes_option
+@json_option
+@command_errors
+def lower(application: str, version: int, reason: str, ticket: str, yes: bool, as_json: bool) -> None:
+    """Let older versions of an application be published again.
+
+    Versions only grow, so that an old release cannot come back unnoticed; this is the way back, for example from
+    a version that was far too great. What is in force stays so, and what was withdrawn never returns.
+    """
+    check_names(application, version)
+    with Operator(load()) as operator:
+        if not yes:
+            click.confirm(f"accept {application}@{version} and later again?", abort=True, err=as_json)
+        answer = Manifests(operator).lower(application, version, reason, ticket)
+    if as_json:
+        say_json(
+            {
+                "application": application,
+                "min_version": version,
+                "before": answer.before,
+                "decision": answer.decision_id,
+            }
+        )
+    else:
+        click.echo(
+            f"lowered {application}: version {version} or later, not {answer.before} · {answer.decision_id}"
+        )

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from google.protobuf.message import Message
 
-from lockstep.formats import Reason
+from lockstep.formats import MAX_MANIFEST_VERSION, Reason
 from lockstep.v1 import decision_pb2, manifest_pb2
 from lockstep_client.errors import InvalidRequest
 from lockstep_client.manifest import CodeManifest, ManifestError, ManifestUnit, read_payload
@@ -23,6 +23,7 @@ _GET: Final = Method(f"{_SERVICE}/GetManifest", manifest_pb2.GetManifestResponse
 _LIST: Final = Method(f"{_SERVICE}/ListManifests", manifest_pb2.ListManifestsResponse.FromString)
 _RETIRE: Final = Method(f"{_SERVICE}/RetireManifest", manifest_pb2.RetireManifestResponse.FromString)
 _WITHDRAW: Final = Method(f"{_SERVICE}/WithdrawManifest", manifest_pb2.WithdrawManifestResponse.FromString)
+_LOWER: Final = Method(f"{_SERVICE}/LowerMinVersion", manifest_pb2.LowerMinVersionResponse.FromString)
 _TARGET: Final = re.compile(r"^(?P<application>[^@\s]+?)(@(?P<version>[1-9]\d*))?$")
 _DEPTH: Final = 8
 _TIMEOUT: Final = 30.0
@@ -89,9 +90,18 @@ class Manifests:
                 found.update(self.layers([item for item in layer.includes if item not in found], depth - 1))
         return found
 
-    def newest_version(self, application: str) -> int:
-        """The highest version that the broker knows, ended ones included; 0 where there is none."""
-        return max((item.version for item in self.list(application, ended=True)), default=0)
+    def next_version(self, application: str) -> int:
+        """The first that is free beyond all that came into force; what is only proposed stands in nobody's way."""
+        items = self.list(application, ended=True)
+        proposed = manifest_pb2.MANIFEST_STATE_PROPOSED
+        counted = (
+            item.version for item in items if item.state != proposed and item.version < MAX_MANIFEST_VERSION
+        )
+        version = max(counted, default=0) + 1
+        taken = {item.version for item in items}
+        while version in taken:
+            version += 1
+        return version
 
     def list(self, application: str, *, ended: bool) -> Sequence[manifest_pb2.ManifestSummary]:
         """Newest first; all applications where the name is empty."""
@@ -113,6 +123,15 @@ class Manifests:
         return self._call(
             _WITHDRAW, manifest_pb2.WithdrawManifestRequest(digest=digest, reason=reason, ticket=ticket)
         )
+
+    def lower(
+        self, application: str, version: int, reason: str, ticket: str
+    ) -> manifest_pb2.LowerMinVersionResponse:
+        """Let a version and later ones be published again."""
+        request = manifest_pb2.LowerMinVersionRequest(
+            application=application, min_version=version, reason=reason, ticket=ticket
+        )
+        return self._call(_LOWER, request)
 
     def explain(self, decision: str) -> decision_pb2.ExplainDecisionResponse:
         """A decision with the code set that it was about."""

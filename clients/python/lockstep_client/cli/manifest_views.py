@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -223,7 +224,7 @@ def show_summaries(items: Sequence[manifest_pb2.ManifestSummary]) -> None:
     for item in items:
         table.add_row(
             f"{item.application}@{item.version}" + (f" {item.label}" if item.label else ""),
-            state_word(item),
+            begins_at(item) or state_word(item),
             f"{item.units:,}",
             ", ".join(item.signers),
             item.published_at.ToJsonString()[:16].replace("T", " "),
@@ -233,9 +234,20 @@ def show_summaries(items: Sequence[manifest_pb2.ManifestSummary]) -> None:
     console().print(table if items else "no manifest; next: lockstep manifest build --help")
 
 
+def begins_at(item: manifest_pb2.ManifestSummary) -> str:
+    """``from 2026-11-01 00:00`` (UTC) where a manifest is in force and its time is still ahead; else empty."""
+    from lockstep.v1 import manifest_pb2
+
+    begins = item.not_before.ToDatetime(UTC)
+    if item.state != manifest_pb2.MANIFEST_STATE_IN_FORCE or begins <= datetime.now(UTC):
+        return ""
+    return f"from {begins:%Y-%m-%d %H:%M}"
+
+
 def state_word(item: manifest_pb2.ManifestSummary) -> str:
-    """``in force``, ``retired``, …"""
+    """``in force``, ``not yet in force``, ``retired``, …"""
     from lockstep.v1 import manifest_pb2
 
     name = manifest_pb2.ManifestState.Name(item.state)
-    return name.removeprefix("MANIFEST_STATE_").replace("_", " ").lower()
+    word = name.removeprefix("MANIFEST_STATE_").replace("_", " ").lower()
+    return f"not yet {word}" if begins_at(item) else word

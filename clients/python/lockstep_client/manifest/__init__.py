@@ -2,7 +2,13 @@
 
 from lockstep_client.manifest.build import Builder, Remarks
 from lockstep_client.manifest.diff import Difference, PackageDifference, compare
-from lockstep_client.manifest.model import CodeManifest, ManifestError, ManifestUnit, read_payload
+from lockstep_client.manifest.model import (
+    CodeManifest,
+    ManifestError,
+    ManifestUnit,
+    check_names,
+    read_payload,
+)
 
 __all__ = [
     "Builder",
@@ -12,6 +18,7 @@ __all__ = [
     "ManifestUnit",
     "PackageDifference",
     "Remarks",
+    "check_names",
     "compare",
     "read_payload",
 ]

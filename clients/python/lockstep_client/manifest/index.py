@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-from lockstep.formats import INDEX_PAYLOAD_TYPE, canonical_json
+from lockstep.formats import INDEX_PAYLOAD_TYPE, MAX_MANIFEST_VERSION, canonical_json
 from lockstep_client.manifest.model import ManifestError, read_payload
 from lockstep_client.manifest.signing import PrivateKey, add_signature, read_envelope, sign
 
@@ -19,6 +19,8 @@ _ENVELOPES: Final = "*.dsse.json"
 
 def make_index(folder: Path, version: int, expires: datetime) -> bytes:
     """The payload: every ``*.dsse.json`` of the folder, in name order. Raises `ManifestError`."""
+    if version > MAX_MANIFEST_VERSION:
+        raise ManifestError(f"{folder}: its index is at the last version that there is: begin another folder")
     entries = []
     for path in sorted(folder.glob(_ENVELOPES)):
         data = path.read_bytes()

@@ -10,7 +10,9 @@ from hashlib import sha256
 from typing import Any, Final
 
 from lockstep.formats import (
+    APPLICATION_NAME,
     MANIFEST_PREDICATE_TYPE,
+    MAX_MANIFEST_VERSION,
     STATEMENT_TYPE,
     UnitKind,
     canonical_json,
@@ -73,6 +75,7 @@ class CodeManifest:
 
     def payload(self) -> bytes:
         """The Statement to be signed: the same manifest gives the same bytes. Raises `ManifestError`."""
+        check_names(self.application, self.version, self.includes)
         if len(self.units) > MAX_UNITS:
             raise ManifestError(
                 f"{len(self.units):,} units, at most {MAX_UNITS:,}: split a base off and name it under includes"
@@ -107,6 +110,17 @@ class CodeManifest:
     def digest(self) -> bytes:
         """SHA-256 of the payload: the manifest's name at the broker."""
         return sha256(self.payload()).digest()
+
+
+def check_names(application: str, version: int, includes: Iterable[str] = ()) -> None:
+    """Raises `ManifestError` for what no broker takes: a name that no configuration can have, or no version."""
+    for name in (application, *includes):
+        if not APPLICATION_NAME.fullmatch(name):
+            raise ManifestError(
+                f"{name!r} is no name of an application: 1 to 128 of A-Z a-z 0-9 . _ / @ + -, a letter or digit first"
+            )
+    if not 1 <= version <= MAX_MANIFEST_VERSION:
+        raise ManifestError(f"version {version}: from 1 to {MAX_MANIFEST_VERSION}")
 
 
 def _unit(entry: ManifestUnit) -> dict[str, Any]:

@@ -103,6 +103,17 @@ async def refused(item: SealedEvidence, nonce: bytes = NONCE) -> None:
     assert caught.value.reason is Reason.EVIDENCE_REJECTED
 
 
+@pytest.mark.parametrize("off", [-301.0, 301.0, -NOW])
+async def test_what_was_measured_long_ago_or_is_still_to_be_is_refused(off: float) -> None:
+    """The challenge is new, and what is signed with it is not."""
+    await refused(sealed(_set(lambda s: setattr(s, "measured_at", NOW + off))))
+
+
+@pytest.mark.parametrize("off", [-299.0, 299.0])
+async def test_a_clock_that_is_somewhat_off_does_not_matter(off: float) -> None:
+    assert await verify(sealed(_set(lambda s: setattr(s, "measured_at", NOW + off))))
+
+
 async def test_a_changed_moved_or_borrowed_statement_is_refused() -> None:
     sound = sealed(statement())
     await refused(SealedEvidence(sound.level, sound.statement + b"\x58\x00", sound.signature))

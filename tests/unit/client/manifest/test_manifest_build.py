@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import venv
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from broker.model.manifest import parse_manifest
+from broker.model.manifest import MAX_VERSION, parse_manifest
+from broker.model.strict import Malformed
 from lockstep.formats import UnitKind
 from lockstep_client.manifest import Builder, CodeManifest, ManifestError, ManifestUnit, read_payload
 from lockstep_client.measure import UnitHint
@@ -52,6 +54,29 @@ def test_the_broker_reads_what_was_built(site: Any, tmp_path: Path) -> None:
     )
     assert (parsed.not_before, parsed.not_after) == (START.timestamp(), END.timestamp())
     assert read_payload(built.payload()) == built
+
+
+def test_the_broker_s_bounds_are_the_builder_s(site: Any) -> None:
+    """What the one makes, the other takes, to the last version and the longest name; and no further."""
+    site.install("pay", "1.0", {"pay/core.py": "y = 2\n"})
+    builder = Builder()
+    builder.site_packages(str(site.folder))
+    name = "a" * 128
+    last = replace(manifest(builder), application=name, version=MAX_VERSION)
+    parsed = parse_manifest(last.payload())
+    assert (parsed.application, parsed.version) == (name, MAX_VERSION)
+    content = json.loads(last.payload())
+    for change in (
+        {"version": MAX_VERSION + 1},
+        {"version": 0},
+        {"application": "a" * 129},
+        {"application": "a b"},
+    ):
+        with pytest.raises(ManifestError):
+            replace(last, **change).payload()
+        content["predicate"].update(change)
+        with pytest.raises(Malformed):
+            parse_manifest(json.dumps(content).encode())
 
 
 def test_every_file_is_its_package_s_where_the_record_confirms_it(site: Any) -> None:

@@ -319,6 +319,76 @@ def test_what_a_detector_met_later_can_be_approved(
     }
 
 
+def test_what_begins_later_is_not_called_in_force(
+    desk: Desk, keys: dict[str, Any], run: Run, sources: list[Path]
+) -> None:
+    run("build", "-a", "payments", "--app", str(sources[2]), "--not-before", "2999-11-01 06:30:00")
+    run("sign", "payments-1.json", "--key", "dev.key")
+    said = run("publish", "payments-1.dsse.json").output
+    assert said == "published payments@1, in force from 2999-11-01 06:30 · D-PUB\n"
+    assert "from 2999-11-01 06:30" in run("list").output
+    assert "in force" not in run("list").output
+    assert "not yet in force" in run("show", "payments@1").output
+    assert json.loads(run("list", "--json").output)[0]["state"] == "not yet in force"
+
+
+def test_an_older_version_comes_after_the_floor_is_lowered(
+    desk: Desk, keys: dict[str, Any], run: Run, sources: list[Path]
+) -> None:
+    for version in ("2026", "3"):
+        run("build", "-a", "payments", "--version", version, "--app", str(sources[2]))
+        run("sign", f"payments-{version}.json", "--key", "dev.key")
+    run("publish", "payments-2026.dsse.json")
+    assert "rollback" in run("publish", "payments-3.dsse.json", code=1).stderr
+    run("lower", "payments", "--to", "3", "--reason", "a year by mistake", text="n\n", code=1)
+    assert desk.said == []
+    said = run(
+        "lower", "payments", "--to", "3", "--reason", "a year by mistake", "--ticket", "T-1", "--yes"
+    ).output
+    assert said == "lowered payments: version 3 or later, not 2026 · D-LOW\n"
+    assert desk.said == [("a year by mistake", "T-1")]
+    run("publish", "payments-3.dsse.json")
+
+
+def test_a_proposal_stands_in_no_approval_s_way(
+    desk: Desk, keys: dict[str, Any], run: Run, sources: list[Path]
+) -> None:
+    """One of several signers has proposed the greatest version that there is."""
+    desk.threshold = 2
+    run("build", "-a", "payments", "--version", str(2**53 - 1), "--app", str(sources[2]))
+    run("sign", f"payments-{2**53 - 1}.json", "--key", "release.key")
+    run("publish", f"payments-{2**53 - 1}.dsse.json")
+    desk.threshold = 1
+    desk.decisions["D-1"] = explained(sources[0])
+    assert (
+        "published payments@1, in force"
+        in run("approve", "--from", "D-1", "--key", "dev.key", "--yes").output
+    )
+    run("withdraw", f"payments@{2**53 - 1}", "--reason", "bogus", "--yes")
+    desk.decisions["D-2"] = explained(*sources)
+    desk.floors["payments"] = 1
+    assert (
+        "published payments@2, in force"
+        in run("approve", "--from", "D-2", "--key", "dev.key", "--yes").output
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("-a", "x y"), "'x y' is no name of an application"),
+        (("-a", ""), "is no name of an application"),
+        (("-a", "pay", "--include", "zahlung-ü"), "'zahlung-ü' is no name of an application"),
+        (("-a", "pay", "--version", str(2**53)), "version 9007199254740992: from 1 to 9007199254740991"),
+    ],
+)
+def test_what_no_broker_takes_is_not_built(
+    run: Run, sources: list[Path], tmp_path: Path, words: tuple[str, ...], says: str
+) -> None:
+    assert says in run("build", *words, "--app", str(sources[2]), "-o", "out.json", code=1).stderr
+    assert not (tmp_path / "out.json").exists()
+
+
 def test_retire_and_withdraw(desk: Desk, keys: dict[str, Any], built: Run) -> None:
     built("sign", "payments-1.json", "--key", "dev.key")
     built("publish", "payments-1.dsse.json")

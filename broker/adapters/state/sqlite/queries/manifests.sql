@@ -1,6 +1,6 @@
 -- name: add
-INSERT INTO manifests (digest, application, version, state, published_at, signers, envelope, content)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO manifests (digest, application, version, state, published_at, signers, envelope, content, reached)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING;
 
 -- name: put_package
@@ -37,7 +37,11 @@ WHERE state IN (SELECT value FROM json_each(?))
 ORDER BY version DESC, application;
 
 -- name: set_state
-UPDATE manifests SET state = ? WHERE digest = ? AND (state <> 'withdrawn' OR ? = 'withdrawn');
+UPDATE manifests SET state = ?, reached = max(reached, ? = 'in_force')
+WHERE digest = ? AND (state <> 'withdrawn' OR ? = 'withdrawn');
+
+-- name: reached
+SELECT max(version) FROM manifests WHERE application = ? AND reached = 1;
 
 -- name: floor
 SELECT version FROM manifest_floors WHERE application = ?;
@@ -45,6 +49,20 @@ SELECT version FROM manifest_floors WHERE application = ?;
 -- name: raise_floor
 INSERT INTO manifest_floors (application, version) VALUES (?, ?)
 ON CONFLICT (application) DO UPDATE SET version = max(version, excluded.version);
+
+-- name: set_floor
+INSERT INTO manifest_floors (application, version) VALUES (?, ?)
+ON CONFLICT (application) DO UPDATE SET version = excluded.version;
+
+-- name: forget_reached
+UPDATE manifests SET reached = 0 WHERE application = ? AND version >= ?;
+
+-- name: last_index
+SELECT version, digest FROM manifest_indexes WHERE application = ?;
+
+-- name: put_index
+INSERT INTO manifest_indexes (application, version, digest) VALUES (?, ?, ?)
+ON CONFLICT (application) DO UPDATE SET version = excluded.version, digest = excluded.digest;
 
 -- name: digests_of_package
 SELECT d.digest FROM package_digests AS d JOIN packages AS p ON p.n = d.package
