@@ -10,7 +10,7 @@ from broker.model.role import Revocability
 from broker.settings.book import Tables
 from broker.settings.gate import GateBackend
 from broker.settings.problems import nearest
-from broker.settings.tables import JwtBackend
+from broker.settings.tables import JwtBackend, RoleTable, RotateTable
 from broker.settings.vault import VaultBackend
 
 Fault = tuple[str, str, str, str]
@@ -38,6 +38,8 @@ def backend_faults(
         if not isinstance(backend, JwtBackend) and backend is not None and role.possession == "required":
             message = f'what a {backend.kind} backend gives is a bearer secret; say possession = "bearer"'
             yield "roles", name, "possession", message
+        if role.rotate is not None:
+            yield from _rotation(name, role, role.rotate, backend)
         if not isinstance(backend, VaultBackend):
             continue
         parameters = tables.parameters[name]
@@ -56,6 +58,15 @@ def backend_faults(
         if wanted is not None and wanted not in cutters:
             message = f"there is no [cutters.{wanted}]{nearest(wanted, cutters)}"
             yield "roles", name, "backend.cutter", message
+
+
+def _rotation(name: str, role: RoleTable, rotate: RotateTable, backend: object) -> Iterator[Fault]:
+    if isinstance(backend, JwtBackend | GateBackend):
+        message = "every renewal makes a new token; remove it, and say how long one lives with ttl"
+        yield "roles", name, "rotate", message
+    elif rotate.every + rotate.overlap > role.max_life:
+        message = "a lease ends with max_life, before every and overlap are over; lengthen max_life"
+        yield "roles", name, "rotate", message
 
 
 def _gate(

@@ -30,6 +30,7 @@ from broker.settings.tables import (
     OperatorTable,
     ResourceServerTable,
     RoleTable,
+    RotateTable,
 )
 from broker.settings.values import File
 from lockstep.formats import canonical_json
@@ -96,13 +97,8 @@ def role(name: str, table: RoleTable, parameters: Mapping[str, Any]) -> Role:
             "possession": table.possession,
             "static": table.static,
             "max_life": _milliseconds(table.max_life),
-            "rotate": None
-            if table.rotate is None
-            else {
-                "every": _milliseconds(table.rotate.every),
-                "overlap": _milliseconds(table.rotate.overlap),
-            },
             "units": "durations are milliseconds",
+            **({} if table.rotate is None else {"rotate": _rotate(table.rotate)}),
         }
     )
     return Role(
@@ -125,6 +121,10 @@ def role(name: str, table: RoleTable, parameters: Mapping[str, Any]) -> Role:
         text=text.decode(),
         rotate=None if table.rotate is None else Rotate(table.rotate.every, table.rotate.overlap),
     )
+
+
+def _rotate(table: RotateTable) -> dict[str, int]:
+    return {"every": _milliseconds(table.every), "overlap": _milliseconds(table.overlap)}
 
 
 def _milliseconds(seconds: float) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, StrictBool, StrictInt, model_validator
+from pydantic import Field, StrictBool, StrictInt, field_validator, model_validator
 
 from broker.adapters.backends.vault import (
     AppRoleLogin,
@@ -65,6 +65,10 @@ class AuthTable(Table):
         return kind(self.role, self.token_file, mount)
 
 
+_LOGIN = frozenset({"user", "username", "password", "passfile", "service", "servicefile", "sslpassword"})
+"""What belongs to a login, by the names that databases' clients have for it."""
+
+
 class VaultBackend(Table):
     """Vault ≥ 1.15 or OpenBao ≥ 2.4; `addresses` are further nodes of the same cluster."""
 
@@ -78,6 +82,13 @@ class VaultBackend(Table):
         revocability: Literal["at_target", "until_expiry", "never"] | None = None
         cutter: Text | None = None
         target: Mapping[str, StrictInt | Text] | None = None
+
+        @field_validator("target")
+        @classmethod
+        def _no_login(cls, value: Mapping[str, int | str] | None) -> Mapping[str, int | str] | None:
+            for key in sorted(set(value or ()) & _LOGIN):
+                raise ValueError(f"{key}: the backend makes the login, and a target is no secret; remove it")
+            return value
 
     kind: Literal["vault"]
     address: Url

@@ -205,6 +205,11 @@ FAULTS = [
     ),
     (ROLE, ROLE + 'rotate = { every = "8h" }\n', "roles.dev.rotate.overlap"),
     (
+        ROLE,
+        ROLE + 'rotate = { every = "8h", overlap = "1m" }\n',
+        "roles.dev.rotate: every renewal makes a new token",
+    ),
+    (
         "may = [",
         'quorum = { "revoke:digest" = 2 }\nmay = [',
         "operators.dev.quorum: quorum is not available yet",

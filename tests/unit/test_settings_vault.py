@@ -9,7 +9,7 @@ import pytest
 from broker.adapters.backends.vault import AppRoleLogin, CertificateLogin, JwtLogin, KubernetesLogin
 from broker.adapters.clock import SystemClock
 from broker.dev import make
-from broker.model.role import Revocability
+from broker.model.role import Revocability, Rotate
 from broker.settings import ConfigurationRefused, Settings, load
 from broker.settings.vault import VaultBackend
 
@@ -133,6 +133,42 @@ def test_every_method_of_logging_in(folder: Path, auth: str, kind: type) -> None
             'revocability = "instant", path = "database',
             'roles.orders.backend.revocability: "instant" is not one of',
         ),
+        (
+            'ttl = "5m"\n',
+            'ttl = "5m"\nrotate = { every = "24h", overlap = "10m" }\n',
+            "roles.orders.rotate: a lease ends with max_life",
+        ),
+        (
+            'cutter = "orders"',
+            'cutter = "orders", target = { port = 5432.5 }',
+            "roles.orders.backend.target.port",
+        ),
+        (
+            'cutter = "orders"',
+            'cutter = "orders", target = { tls = true }',
+            "roles.orders.backend.target.tls",
+        ),
+        (
+            'cutter = "orders"',
+            'cutter = "orders", target = { host = { name = "x" } }',
+            "roles.orders.backend.target.host",
+        ),
+        (
+            'cutter = "orders"',
+            'cutter = "orders", target = { hosts = ["a", "b"] }',
+            "roles.orders.backend.target.hosts",
+        ),
+        (
+            'cutter = "orders"',
+            'cutter = "orders", target = { host = "" }',
+            "roles.orders.backend.target.host",
+        ),
+        ('cutter = "orders"', 'cutter = "orders", target = "db.example"', "roles.orders.backend.target"),
+        (
+            'cutter = "orders"',
+            'cutter = "orders", target = { host = "h", password = "hunter2" }',
+            "password: the backend makes the login, and a target is no secret; remove it",
+        ),
         ('cutter = "orders"', 'cutter = "order"', 'there is no [cutters.order]; did you mean "orders"?'),
         ('ttl = "5m"\n', 'ttl = "5m"\npossession = "required"\n', 'say possession = "bearer"'),
         ('kind = "postgres"', 'kind = "mysql"', 'cutters.orders.kind: there is no kind "mysql"'),
@@ -178,3 +214,34 @@ def test_static_secrets_are_taken_where_they_are_accepted(folder: Path) -> None:
     settings = load(path, {})
     assert settings.book.roles["orders"].static_accepted
     assert settings.book.roles["orders"].revocability is Revocability.NEVER
+
+
+TARGET = 'target = { host = "db.example", port = 5432, database = "orders", sslmode = "verify-full" }'
+
+
+def test_a_target_is_told_as_it_is_written(folder: Path) -> None:
+    edited(folder, 'cutter = "orders" }', f'cutter = "orders", {TARGET} }}')
+    settings = load(folder / "lockstep.toml", {})
+    assert settings.book.roles["orders"].parameters["target"] == {
+        "host": "db.example",
+        "port": 5432,
+        "database": "orders",
+        "sslmode": "verify-full",
+    }
+
+
+def test_a_rotation_is_part_of_what_a_role_says(folder: Path) -> None:
+    before = load(folder / "lockstep.toml", {}).book.roles["orders"]
+    assert before.rotate is None
+    assert "rotate" not in before.text  # versions that are stored stay what they were
+    edited(
+        folder, ', cutter = "orders" }', ', cutter = "orders" }\nrotate = { every = "8h", overlap = "10m" }'
+    )
+    first = load(folder / "lockstep.toml", {}).book.roles["orders"]
+    assert first.rotate == Rotate(28_800.0, 600.0)
+    assert '"rotate":{"every":28800000,"overlap":600000}' in first.text
+    edited(folder, 'every = "8h"', 'every = "480m"')
+    assert load(folder / "lockstep.toml", {}).book.roles["orders"].version == first.version
+    edited(folder, 'overlap = "10m"', 'overlap = "11m"')
+    second = load(folder / "lockstep.toml", {}).book.roles["orders"]
+    assert len({before.version, first.version, second.version}) == 3

@@ -7,9 +7,8 @@ blocked loop delays neither renewal nor revocation.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Never, Self, TypeVar
@@ -17,7 +16,7 @@ from typing import Never, Self, TypeVar
 import tenacity
 
 from lockstep_client.client import guarded_connection, loser, persistence
-from lockstep_client.connection import LEAVE_WITHIN, Connection, OnRevoked
+from lockstep_client.connection import Connection, OnRevoked
 from lockstep_client.errors import Unavailable
 from lockstep_client.evidence import EvidenceSource
 from lockstep_client.guarding import Guarding, GuardUse, guard_use
@@ -26,6 +25,7 @@ from lockstep_client.keeper import JOB_TIMEOUT
 from lockstep_client.leases import LiveCredential
 from lockstep_client.report import Observation
 from lockstep_client.settings import Settings, load
+from lockstep_client.telling import Deliver, into
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[[Revocation], object])
@@ -52,7 +52,7 @@ def connect(
     Callbacks are delivered into the loop that entered or awaited.
     """
 
-    def begin(deliver: Callable[[Callable[..., object], tuple[object, ...]], None]) -> Connection:
+    def begin(deliver: Deliver) -> Connection:
         found = settings or load(
             {
                 "address": address,
@@ -77,7 +77,7 @@ class Connecting:
 
     def __init__(
         self,
-        begin: Callable[[Callable[[Callable[..., object], tuple[object, ...]], None]], Connection],
+        begin: Callable[[Deliver], Connection],
         wait: float,
         guarding: Guarding | None,
     ) -> None:
@@ -102,7 +102,7 @@ class Connecting:
     async def _connect(self) -> Lockstep:
         loop = asyncio.get_running_loop()
         # Reading files and making a key is quick, importing and measuring is the keeper's work.
-        connection = await asyncio.to_thread(self._begin, _into(loop))
+        connection = await asyncio.to_thread(self._begin, into(loop))
         try:
             await _persist(connection.attest, self._wait)
         except BaseException:
@@ -174,23 +174,3 @@ async def _persist(ask: Callable[[], Future[T]], wait: float) -> T:
             raise Unavailable(f"no answer within {JOB_TIMEOUT:g} s") from None
 
     return await tenacity.AsyncRetrying(**persistence(wait))(attempt)
-
-
-def _into(loop: asyncio.AbstractEventLoop) -> Callable[[Callable[..., object], tuple[object, ...]], None]:
-    """Run a callback in the loop and wait for it there, within the time that a leaving process has."""
-
-    async def run(callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
-        answer = callback(*arguments)
-        if inspect.isawaitable(answer):
-            await _awaited(answer)
-
-    def deliver(callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
-        if loop.is_closed():
-            return
-        asyncio.run_coroutine_threadsafe(run(callback, arguments), loop).result(LEAVE_WITHIN)
-
-    return deliver
-
-
-async def _awaited(answer: Awaitable[object]) -> None:
-    await answer

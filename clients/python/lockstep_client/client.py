@@ -9,7 +9,7 @@ from typing import Any, Never, Self, TypeVar
 
 import tenacity
 
-from lockstep_client.connection import Connection, Deliver, OnRevoked, call, wait_for
+from lockstep_client.connection import Connection, OnRevoked, wait_for
 from lockstep_client.errors import Unavailable
 from lockstep_client.evidence import EvidenceSource
 from lockstep_client.guarding import Guarding, GuardUse, guard_use
@@ -17,6 +17,7 @@ from lockstep_client.holding import Attestation, Revocation
 from lockstep_client.leases import LiveCredential
 from lockstep_client.report import Observation
 from lockstep_client.settings import Settings, load
+from lockstep_client.telling import Deliver, call
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[[Revocation], object])

@@ -23,21 +23,15 @@ from lockstep_client.identity import Identity, channel_credentials
 from lockstep_client.keeper import JOB_TIMEOUT, Keeper, Listeners
 from lockstep_client.messages import InstanceKey
 from lockstep_client.report import Observation, Outcome
+from lockstep_client.sessions import Sessions
 from lockstep_client.settings import Settings, require
+from lockstep_client.telling import LEAVE_WITHIN, Deliver, Loop, Telling, call
 from lockstep_client.transport import Transport
 
 log = logging.getLogger("lockstep")
 T = TypeVar("T")
 
 OnRevoked = Literal["raise", "exit"] | Callable[[Revocation], object]
-Deliver = Callable[[Callable[..., object], tuple[object, ...]], None]
-LEAVE_WITHIN = 5.0
-"""Seconds that callbacks get before a process that has to leave leaves."""
-
-
-def call(callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
-    """How the sync face delivers: on the callback thread itself."""
-    callback(*arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +75,13 @@ class Connection:
         self._roles = tuple(roles)
         self._on_revoked = on_revoked
         self._evidence = evidence
-        self._deliver = deliver
         self._clock: Clock = SystemClock() if clock is None else clock
         self._silent = silent or _nothing
         self._leave = leave or _leave
-        self._revoked_callbacks: list[Callable[[Revocation], object]] = []
-        self._rotated_callbacks: dict[str, list[Callable[[], object]]] = {}
+        self._sessions: dict[str, Sessions] = {}
+        self._telling = Telling(deliver, self._home)
         if callable(on_revoked):
-            self._revoked_callbacks.append(on_revoked)
+            self._telling.on_revoked(on_revoked)
         self._lock = threading.Lock()
         self._closed = False
         self._inherited: list[Parts] = []
@@ -157,20 +150,18 @@ class Connection:
         """Pass on what a guard saw."""
         self.parts().keeper.report(observation)
 
+    def sessions(self, role: str) -> Sessions:
+        """Database sessions that end in the moment in which this role's secret is taken back."""
+        with self._lock:
+            return self._sessions.setdefault(role, Sessions())
+
     def on_revoked(self, callback: Callable[[Revocation], object], role: str = "") -> None:
         """Runs after the secrets are gone; with a `role`, only where that one's is."""
-        if not role:
-            self._revoked_callbacks.append(callback)
-            return
-
-        def mine(revocation: Revocation) -> object:
-            return callback(revocation) if revocation.role in ("", role) else None
-
-        self._revoked_callbacks.append(mine)
+        self._telling.on_revoked(callback, role)
 
     def on_rotated(self, role: str, callback: Callable[[], object]) -> None:
         """Runs whenever a role's secret is a new one."""
-        self._rotated_callbacks.setdefault(role, []).append(callback)
+        self._telling.on_rotated(role, callback)
 
     def close(self) -> None:
         """Give leases back and forget everything; idempotent."""
@@ -193,7 +184,9 @@ class Connection:
             transport, InstanceKey.generate(), settings.cluster, self._identity, self._evidence(), clock
         )
         holding, callbacks = Holding(clock), Callbacks()
-        listeners = Listeners(self._revoked, self._rotated, _decided, self._silent, self._leave)
+        listeners = Listeners(
+            self._cut, self._revoked, self._telling.rotated, _decided, self._silent, self._leave
+        )
         keeper = Keeper(transport, exchange, holding, callbacks, listeners, clock, self._roles)
         keeper.start()
         return Parts(exchange, holding, keeper)
@@ -211,33 +204,33 @@ class Connection:
     def after_fork_in_child(self) -> None:
         """The parent's standing is not ours: the first use attests anew."""
         self._lock = threading.Lock()
+        # The parent's sessions are open here too, and not ours to end.
+        self._sessions = {}
         # Kept, not freed: freeing the parent's channel would touch its connection.
         parts, self._parts = self._parts, None
         if parts is not None:
             self._inherited.append(parts)
             parts.keeper.after_fork_in_child()
 
-    # --- telling (on the callback thread) -----------------------------------------------------------------
+    # --- telling -----------------------------------------------------------------
 
     def _revoked(self, revocation: Revocation) -> None:
         if self._on_revoked == "exit":
             last = threading.Timer(LEAVE_WITHIN, self._leave, (EXIT_REVOKED,))
             last.daemon = True
             last.start()
-        for callback in tuple(self._revoked_callbacks):
-            self._guarded(callback, (revocation,))
+        self._telling.revoked(revocation)
         if self._on_revoked == "exit":
             self._leave(EXIT_REVOKED)
 
-    def _rotated(self, role: str) -> None:
-        for callback in tuple(self._rotated_callbacks.get(role, ())):
-            self._guarded(callback, ())
+    def _cut(self, role: str) -> None:
+        for name, sessions in tuple(self._sessions.items()):
+            if role in ("", name):
+                sessions.cut()
 
-    def _guarded(self, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
-        try:
-            self._deliver(callback, arguments)
-        except Exception:  # a door: the user's code may raise anything
-            log.exception("a callback failed: %r", callback)
+    def _home(self, role: str) -> Loop | None:
+        sessions = self._sessions.get(role)
+        return None if sessions is None else sessions.loop
 
 
 def wait_for(future: Future[T], timeout: float = JOB_TIMEOUT) -> T:

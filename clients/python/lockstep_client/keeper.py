@@ -42,8 +42,13 @@ _MOST_JOBS = 256
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Where the keeper tells: each is called on the callback thread."""
+    """Where the keeper tells: each is called on the callback thread, but for `cut`.
 
+    `cut` ends the sessions of a role ("" for all) on the thread that learnt of a
+    revocation: before any callback, which may take its time. It must not block.
+    """
+
+    cut: Callable[[str], None]
     revoked: Callable[[Revocation], None]
     rotated: Callable[[str], None]
     decided: Callable[[Outcome], None]
@@ -78,6 +83,7 @@ class Keeper:
             exchange.key.thumbprint,
             transport,
             clock,
+            listeners.cut,
             lambda revocation: callbacks.post(listeners.revoked, revocation),
             self.refresh_soon,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Never, TypeVar
 
@@ -12,15 +11,14 @@ from lockstep.formats import b64url
 from lockstep_client.databases import data_source
 from lockstep_client.errors import InvalidRequest, LockstepError
 from lockstep_client.secrets import Secret
-from lockstep_client.sessions import Sessions
 
 if TYPE_CHECKING:
     from lockstep_client.connection import Connection
     from lockstep_client.holding import Revocation
 
-_MAKING = threading.Lock()
 F = TypeVar("F", bound=Callable[[], object])
 R = TypeVar("R", bound="Callable[[Revocation], object]")
+C = TypeVar("C")
 
 
 class LiveCredential:
@@ -31,12 +29,11 @@ class LiveCredential:
     long (it comes back by itself).
     """
 
-    __slots__ = ("_connection", "_open", "_role")
+    __slots__ = ("_connection", "_role")
 
     def __init__(self, connection: Connection, role: str) -> None:
         self._connection = connection
         self._role = role
-        self._open: Sessions | None = None
 
     @property
     def role(self) -> str:
@@ -137,7 +134,12 @@ class LiveCredential:
         return {"Authorization": f"DPoP {token}", "DPoP": proof}
 
     def on_rotated(self, callback: F) -> F:
-        """Call back, without arguments, whenever the secret is a new one. Usable as a decorator."""
+        """Call back, without arguments, whenever the secret is a new one. Usable as a decorator.
+
+        What it returns is awaited where it can be: in the loop that was running
+        when it was registered, else in the one that `asyncpg_connect` was last
+        used in. With the asyncio face, in the loop of the connection.
+        """
         self._connection.on_rotated(self._role, callback)
         return callback
 
@@ -149,22 +151,37 @@ class LiveCredential:
     async def asyncpg_connect(self, *arguments: Any, **options: Any) -> Any:
         """``asyncpg.create_pool(connect=db.asyncpg_connect)``: every new connection logs in as who we are now.
 
-        A revocation terminates the connections that it made, also those in use.
-        After a rotation, let the pool take new ones:
-        ``db.on_rotated(lambda: pool.expire_connections())``.
+        A revocation ends the connections that it made, also those in use. After
+        a rotation, let the pool take new ones, with either face of the SDK:
+        ``db.on_rotated(pool.expire_connections)``. Raises `Revoked`, `Denied`,
+        `Unavailable`, and what asyncpg raises.
         """
         import asyncpg  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
         user, password = self.login()
         made = await asyncpg.connect(*arguments, **{**options, "user": user, "password": password.reveal()})
-        self._sessions().opened(made)
+        return self.opened(made)
+
+    def opened(self, connection: C) -> C:
+        """Let a revocation end this session of a database driver too: ``db.opened(psycopg.connect(…))``.
+
+        Call it on the thread, or in the loop, that the connection belongs to.
+        Raises `Revoked`, `Denied` or `Unavailable`, and ends the session, where
+        the login may not be used any more: it was taken back meanwhile.
+        """
+        sessions = self._connection.sessions(self._role)
+        sessions.opened(connection)
         try:
             self.login()
         except LockstepError:
-            # Revoked while it logged in: nobody told a connection that was not there yet.
-            made.terminate()
+            # The cut came before the connection was known.
+            sessions.end(connection)
             raise
-        return made
+        return connection
+
+    def closed(self, connection: object) -> None:
+        """Forget a session that is over; one that is collected is forgotten by itself."""
+        self._connection.sessions(self._role).closed(connection)
 
     def dsn(self, scheme: str = "postgresql", **query: str) -> Secret:
         """A connection URI with the login as it is now, and the target that the role names (RFC 3986).
@@ -176,13 +193,6 @@ class LiveCredential:
         """
         user, password = self.login()
         return data_source(scheme, user, password, self.parameters, query, self._role)
-
-    def _sessions(self) -> Sessions:
-        with _MAKING:
-            if self._open is None:
-                found = self._open = Sessions()
-                self.on_lost(lambda _revocation: found.cut())
-            return self._open
 
     def _field(self, name: str) -> Secret:
         fields = self._connection.held(self._role).fields

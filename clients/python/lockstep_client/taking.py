@@ -20,6 +20,7 @@ log = logging.getLogger("lockstep")
 class Taking:
     """A `Sink` of the watch. `told` is called with each revocation after its secrets are gone.
 
+    Before it, `cut` is called with the role that lost its secret, "" for all.
     `attest_soon` asks for a new look in some seconds, where the broker refuses
     the watch of this attestation.
     """
@@ -30,6 +31,7 @@ class Taking:
         thumbprint: bytes,
         transport: Transport,
         clock: Clock,
+        cut: Callable[[str], None],
         told: Callable[[Revocation], None],
         attest_soon: Callable[[float], None],
     ) -> None:
@@ -37,6 +39,7 @@ class Taking:
         self._thumbprint = thumbprint
         self._transport = transport
         self._clock = clock
+        self._cut = cut
         self._told = told
         self._attest_soon = attest_soon
         self._denials = 0
@@ -82,7 +85,7 @@ class Taking:
                 revocation_id=event.revocation_id,
                 attestation_id=attestation.id,
                 at=time_of(event),
-                role=lost.role if lost else "",
+                role="" if taken == EVERYTHING else taken,
                 lease_id=lost.lease_id if lost else "",
             )
         )
@@ -116,5 +119,6 @@ class Taking:
         self._attest_soon(schedule.backoff(self._denials, 1.0))
 
     def _tell(self, revocation: Revocation) -> None:
+        self._cut(revocation.role)
         log.critical("revoked: %s (lockstep explain %s)", revocation.reason, revocation.decision or "…")
         self._told(revocation)

@@ -74,6 +74,29 @@ async def test_a_login_of_a_cache_and_its_session_end_with_the_lease(ground: Gro
                 pass
 
 
+async def test_what_a_role_says_of_its_target_is_told_and_never_sent(ground: Ground) -> None:
+    path = certificates(ground)
+    # The server itself refuses whatever else is in the request.
+    ground.root.write(
+        "sys/policies/acl/lockstep-issue",
+        policy=f'path "{path}" {{ capabilities = ["update"]\n'
+        'allowed_parameters = { "common_name" = ["pay.example"], "ttl" = [] } }',
+    )
+    target = {"host": "db.example", "port": 5432, "database": "pay", "serial_number": "mine"}
+    async with plug(ground.options()) as backend:
+        account = await opened(backend)
+        data = {"common_name": "pay.example"}
+        issued = await backend.issue(grant(backend, account, path, {"data": data, "target": target}))
+        # What the engine says of what it made wins.
+        assert {**target, "serial_number": issued.parameters["serial_number"]}.items() <= (
+            dict(issued.parameters).items()
+        )
+        assert ":" in issued.parameters["serial_number"]
+        assert not set(target) & set(issued.credential.fields)
+        with pytest.raises(Unavailable, match="may not use"):
+            await backend.issue(grant(backend, account, path, {"data": {**data, "host": "db.example"}}))
+
+
 class TestCertificates:
     async def test_live_no_longer_than_the_lease_and_say_until_when(self, ground: Ground) -> None:
         path = certificates(ground)

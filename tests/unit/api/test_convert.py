@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,8 +22,9 @@ from broker.model.detection import DetectionKind, DetectionState
 from broker.model.evidence import MAX_EVIDENCE, Assurance, CodeSet, Unit
 from broker.model.identity import JwtProof, PeerProof
 from broker.model.manifest import ManifestState
+from broker.model.requests import IssueAnswer
 from broker.model.revocation import EntryKind, LogEntry, NewEntry, Selector, SelectorKind
-from broker.model.role import Mode, Revocability
+from broker.model.role import Mode, Revocability, Rotate
 from lockstep.formats import Reason, UnitKind
 from lockstep.v1 import (
     attestation_pb2,
@@ -34,6 +36,7 @@ from lockstep.v1 import (
     manifest_pb2,
     revocation_pb2,
 )
+from tests.contract.backend_suite import grant_at
 
 TABLES: list[tuple[Twins[Any, Any], Any, Any, set[object]]] = [
     (tables.STATUS, attestation_pb2.AttestationStatus, Status, set()),
@@ -216,6 +219,16 @@ def test_a_credential_is_a_token_or_fields() -> None:
     assert fields is not None
     assert dict(fields.fields.values) == {"username": "u", "password": "p"}
     assert credentials.credential(None) is None
+
+
+@pytest.mark.parametrize("convert", [credentials.issue_response, credentials.renew_response])
+def test_a_rotation_is_told_with_every_grant(convert: Any) -> None:
+    lease = grant_at(1_800_000_000.0).lease
+    answer = IssueAnswer(lease, None, {}, 1_800_000_000.0)
+    assert not convert(answer).HasField("rotation")
+    told = convert(replace(answer, rotate=Rotate(28_800.5, 0.0))).rotation
+    assert (told.every.ToTimedelta().total_seconds(), told.HasField("overlap")) == (28_800.5, True)
+    assert told.overlap.ToTimedelta().total_seconds() == 0.0
 
 
 PLAIN = st.recursive(

@@ -23,7 +23,7 @@ from broker.model.evidence import Assurance
 from broker.model.identity import IdentityMatch, InstanceClaims
 from broker.model.requests import IssueAnswer
 from broker.model.revocation import Selector, SelectorKind
-from broker.model.role import Mode
+from broker.model.role import Mode, Rotate
 from broker.ports import Transaction
 from lockstep.formats import Reason
 from tests.support.house import House, Workload, role
@@ -385,6 +385,20 @@ class TestRenew:
         house.clock.advance(60)
         await workload.reattest()
         assert (await workload.renew(answer.lease.id)).credential is None
+
+    async def test_how_it_rotates_is_told_as_the_role_says_now(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        answer = await workload.issue("db")
+        assert answer.rotate is None
+        for rotate in (Rotate(600.0, 60.0), Rotate(300.0, 30.0), None):
+            book = house.people.book
+            changed = replace(book.roles["db"], rotate=rotate)
+            house.people.book = replace(book, roles={**book.roles, "db": changed})
+            house.clock.advance(10)
+            await workload.reattest()
+            assert (await workload.renew(answer.lease.id)).rotate == rotate
+            assert (await workload.issue("db")).rotate == rotate
 
     async def test_no_evidence_no_renewal(self) -> None:
         house = await House.open()

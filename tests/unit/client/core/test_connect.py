@@ -342,3 +342,23 @@ def test_leaving_does_not_wait_for_a_dead_broker(
     ls.close()
     ls.close()
     assert time.monotonic() - started < 4
+
+
+def test_a_callback_that_cannot_be_awaited_anywhere_is_said(
+    broker: FakeBroker, settings: Settings, evidence: Evidence, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = threading.Event()
+    with lockstep_client.connect(settings=settings, evidence=evidence) as ls:
+
+        @ls.on_revoked
+        async def nowhere(_: Revocation) -> None:
+            raise AssertionError("there is no loop to run in")
+
+        ls.on_revoked(lambda _: done.set())  # and the others are told all the same
+        broker.wait_until(lambda: broker.watched != [])
+        broker.revoke(revocation_pb2.Selector(attestation_id="A-1"))
+        assert done.wait(5)
+    (said,) = [record for record in caplog.records if "callback" in record.getMessage()]
+    assert "nowhere" in said.getMessage()
+    assert said.exc_info is not None
+    assert "event loop" in str(said.exc_info[1])
