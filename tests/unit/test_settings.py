@@ -92,12 +92,6 @@ def test_a_role_version_is_the_digest_of_what_it_says(folder: Path) -> None:
     assert '"ttl":{"self":360000}' in changed.text
 
 
-def test_a_role_version_knows_its_rotation(folder: Path) -> None:
-    first = load(folder / "lockstep.toml", {}).book.roles["dev"]
-    edit(folder, ROLE, ROLE + 'rotate = { every = "8h", overlap = "10m" }\n')
-    assert load(folder / "lockstep.toml", {}).book.roles["dev"].version != first.version
-
-
 LEAST = """
 [roles.least]
 mode = "enforce"
