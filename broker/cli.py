@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import sys
@@ -39,7 +40,7 @@ Exit codes
   1  the broker failed; the last line of the log says where
   2  the command line is wrong
   3  the configuration is refused; every problem is on a line of its own
-  4  the state cannot be used: in use by another broker, newer, or unreadable
+  4  the state cannot be used: in use, newer, older than the audit log, or unreadable
   5  an address cannot be bound
   6  vault check: something is missing or too wide
   7  Vault or OpenBao does not answer, or refuses what was asked
@@ -152,6 +153,49 @@ def migrate(file: Path, check: bool) -> None:
         else:
             bootstrap.migrate(settings)
             click.echo(f"schema {before} → {newest}")
+
+
+@main.group()
+def state() -> None:
+    """The state of a broker that is not running."""
+
+
+@state.command("restored", epilog=_CODES)
+@_config
+@click.option("--reason", required=True, help="Why; kept in the record.")
+@click.option("--ticket", default="", help="Where it is discussed.")
+@click.option(
+    "--by", default=lambda: _login(), show_default="your login", help="Who says so; kept in the record."
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="What was done as JSON on stdout.")
+def state_restored(file: Path, reason: str, ticket: str, by: str, yes: bool, as_json: bool) -> None:
+    """Say that the state was restored from a copy: run it before the first start.
+
+    The copy lacks what was granted and revoked after it was made. The log begins
+    anew, so that every watcher does; everything that was granted is revoked, also
+    what the copy does not know of; and what the audit log has since is shown,
+    since bans that are not in the copy have to be said again.
+    """
+    with _verdicts():
+        import asyncio
+
+        from broker import bootstrap, state_console
+        from broker.errors import InvalidRequest
+
+        settings = _load(file)
+        if not yes:
+            click.confirm(
+                "everything that was granted will be revoked, and bans since the copy are lost until they are "
+                "said again; go on?",
+                abort=True,
+                err=True,
+            )
+        try:
+            account = asyncio.run(bootstrap.restored(settings, f"console:{by}", reason, ticket))
+        except InvalidRequest as error:
+            raise click.UsageError(error.message) from error
+        state_console.show_restored(account, as_json=as_json)
 
 
 @main.command()
@@ -316,6 +360,13 @@ def vault_setup(
 def version() -> None:
     """Print the version."""
     click.echo(f"lockstep-broker {distribution_version('lockstep-broker')}")
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container, a number may have no name
+        return f"uid-{os.getuid()}"
 
 
 def _load(file: Path) -> Settings:

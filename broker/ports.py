@@ -403,6 +403,15 @@ class RevocationStore(Protocol):
         """Entries that may still deny, in order: not pruned, with the EXPANDED and LIFTED ones after them."""
 
     async def prune(self, seqs: Sequence[int]) -> None: ...
+    async def begin_anew(self, head: LogHead, decision_id: str) -> None:
+        """The log goes on as another one, from `head` on: the state was restored from a copy, by a decision.
+
+        Raises `Conflict` where `head` is not beyond the position so far.
+        """
+
+    async def restored(self) -> LogHead | None:
+        """Where the log began anew last; None where it never did."""
+
     async def put(self, revocation: Revocation) -> None:
         """Insert or replace by id."""
 

@@ -7,7 +7,7 @@ import json
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,12 +15,15 @@ from typing import Any, BinaryIO, Final
 
 from broker.errors import Unavailable
 from broker.model.appraisal import Finding
-from broker.model.decision import Decision
+from broker.model.decision import Decision, Effect
 from lockstep.formats import Reason
 
 GENESIS: Final = "0" * 64
 _TAIL: Final = 4 * 1024 * 1024
 _QUEUE: Final = 16_384
+_TAKEN_BACK: Final = tuple(
+    f'"effect":"{effect}"'.encode() for effect in (Effect.REVOKED, Effect.QUARANTINED, Effect.LIFTED)
+)
 
 
 class AuditLines:
@@ -230,13 +233,47 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and isinstance(content.get("hash"), str) else None
 
 
+def last_decision(path: Path) -> tuple[str, str]:
+    """(id, time) of the decision on the last whole line of a file; two empty texts where there is none.
+
+    Raises `Unavailable` where it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            found = _last_line(file)[0]
+    except FileNotFoundError:
+        return "", ""
+    except OSError as error:
+        message = f"the audit log cannot be read ({error.strerror})"
+        raise Unavailable(Reason.STATE_UNAVAILABLE, message) from error
+    decision = found.get("decision") if found else None
+    return _named(decision) if isinstance(decision, dict) else ("", "")
+
+
+def taken_back(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The decisions that revoked, banned or lifted something, as `audit_record` writes them."""
+    for line in lines:
+        # Most lines are grants, and a file may have millions of them.
+        if any(effect in line for effect in _TAKEN_BACK):
+            content = _parsed(line)
+            if content is not None and isinstance(content.get("decision"), dict):
+                yield content["decision"]
+
+
+def _named(decision: Mapping[str, Any]) -> tuple[str, str]:
+    return str(decision.get("id", "")), str(decision.get("at", ""))
+
+
 def _last_hash(out: BinaryIO) -> tuple[str, bool]:
     """(hash of the last whole line, whether something follows it)."""
+    found, torn = _last_line(out)
+    return GENESIS if found is None else found["hash"], torn
+
+
+def _last_line(out: BinaryIO) -> tuple[dict[str, Any] | None, bool]:
+    """(the last whole line, whether something follows it)."""
     size = out.seek(0, os.SEEK_END)
     out.seek(max(0, size - _TAIL))
     tail = out.read(_TAIL)
-    for line in reversed(tail.split(b"\n")):
-        content = _parsed(line)
-        if content is not None:
-            return content["hash"], not tail.endswith(b"\n")
-    return GENESIS, bool(tail) and not tail.endswith(b"\n")
+    torn = bool(tail) and not tail.endswith(b"\n")
+    return next((found for line in reversed(tail.split(b"\n")) if (found := _parsed(line))), None), torn

@@ -9,9 +9,11 @@ import grpc
 import grpc.aio
 import structlog
 
+from broker.api.arrival import rate_address
 from broker.api.callers import Threshold
 from broker.api.faults import INTERNAL, STATUS_METADATA, status_details, told
 from broker.api.metrics import Metrics
+from broker.api.refusals import RefusalLog
 from broker.errors import LockstepError
 from lockstep.formats import NONCE_METADATA
 
@@ -25,6 +27,7 @@ class Answers:
     def __init__(self, metrics: Metrics, log: structlog.typing.FilteringBoundLogger) -> None:
         self.metrics = metrics
         self._log = log
+        self._refusals = RefusalLog(log)
 
     def nonce(self, threshold: Threshold, now: float) -> Trailer:
         """The trailer that every answer bears."""
@@ -39,6 +42,7 @@ class Answers:
     ) -> NoReturn:
         """End the call with an error of the table."""
         self.metrics.refused(method, error.reason.value)
+        self._refusals.refused(method, error, rate_address(context.peer()))
         await context.abort(
             told(error).grpc, error.message, (*trailer, (STATUS_METADATA, status_details(error)))
         )

@@ -75,6 +75,11 @@ class Metrics:
             registry=self.registry,
         )
         self._denials = Gauge("lockstep_denials", "Live entries of the deny set.", registry=self.registry)
+        self._contradictions = Counter(
+            "lockstep_log_contradictions",
+            "Watchers that know more of the revocation log than this state: a copy was restored, and nobody said so.",
+            registry=self.registry,
+        )
         self._internal = Counter(
             "lockstep_internal_errors",
             "Unexpected failures: each one is a bug.",
@@ -112,6 +117,10 @@ class Metrics:
     def stage(self, name: str, seconds: float) -> None:
         """A revocation reached a stage after some seconds: ``denied`` durably, ``told`` to one watcher."""
         self._stages.labels(name).observe(max(0.0, seconds))
+
+    def contradicted(self) -> None:
+        """A watcher resumed from a position that this log should have, and has not."""
+        self._contradictions.inc()
 
     def feed(self, denials: int, age: float) -> None:
         """How much this replica denies, and how old (seconds) its view is."""

@@ -53,6 +53,9 @@ class View(Protocol):
     ) -> pb.RevocationEvent | None:
         """A live entry of a snapshot. `unexpanded` are sequences of wide ones whose victims are not all known."""
 
+    def began(self, head: LogHead) -> pb.RevocationEvent | None:
+        """What a snapshot begins with where the state was restored from a copy, and the log began anew at `head`."""
+
     def passed(self, entry: LogEntry) -> None:
         """The watcher has this entry from an earlier stream."""
 
@@ -96,6 +99,9 @@ class OperatorView(_Identified):
     ) -> pb.RevocationEvent | None:
         return convert.event(log_id, entry, reasons=True)
 
+    def began(self, head: LogHead) -> pb.RevocationEvent | None:
+        return None  # the log has another id: that says it
+
     def passed(self, entry: LogEntry) -> None:
         return
 
@@ -134,6 +140,10 @@ class ResourceServerView(_Identified):
         # An expanded wide entry has nothing to say: its victims are entries of their own.
         self.passed(entry)
         return await self._seen(log_id, entry, wide=entry.seq in unexpanded)
+
+    def began(self, head: LogHead) -> pb.RevocationEvent | None:
+        # Tokens of before are out there of which the state knows nothing: nobody takes one without asking.
+        return convert.introspect_older(head)
 
     def passed(self, entry: LogEntry) -> None:
         self._revocation = entry.body.revocation_id
@@ -210,6 +220,9 @@ class WorkloadView:
     ) -> pb.RevocationEvent | None:
         # What came before it was appraised was judged then.
         return await self.of(log_id, entry) if entry.seq > self._attestation.as_of else None
+
+    def began(self, head: LogHead) -> pb.RevocationEvent | None:
+        return None  # whatever lived then has ended
 
     def passed(self, entry: LogEntry) -> None:
         return

@@ -123,9 +123,12 @@ class WatchRoom:
             return await self._resume(opening.resume, view, duplex)
         head, live = view.position(self._feed.denials.head), self._feed.denials.live()
         # Read after the head: an entry that is expanded from here on says so in an entry still to come.
-        unexpanded = await self._state.read(_unexpanded)
+        unexpanded, anew = await self._state.read(_standing_orders)
         part: list[pb.RevocationEvent] = []
         ended = False
+        first = view.began(view.position(anew)) if anew is not None else None
+        if first is not None:
+            part.append(first)
         for entry in live:
             event = await view.now(head.log_id, entry, unexpanded)
             if event is not None:
@@ -144,12 +147,14 @@ class WatchRoom:
         if named.log_id != head.log_id:
             raise Behind("another log")
         if named.seq > head.seq:
+            self._contradicted(view)
             raise Behind("a position beyond the log")
         if named.seq:
             entry = await self._state.read(_Entry(named.seq))
             if entry is None and named.seq != head.seq:
                 raise Behind("the position was pruned")
             if named.hash != (head.hash if entry is None else entry.hash):
+                self._contradicted(view)
                 raise Behind("the position contradicts the log")
             if entry is not None:
                 view.passed(entry)
@@ -169,6 +174,11 @@ class WatchRoom:
                 reached = LogHead(head.log_id, entry.seq, entry.hash)
         return reached
 
+    def _contradicted(self, view: View) -> None:
+        """An alarm and no more: who could stop grants by naming a position would hold a switch for the whole broker."""
+        if not isinstance(view, WorkloadView):
+            self._metrics.contradicted()
+
 
 async def _send_part(duplex: Watch, head: LogHead, part: list[pb.RevocationEvent], *, complete: bool) -> None:
     snapshot = pb.Snapshot(position=convert.head(head), events=part, complete=complete)
@@ -182,9 +192,11 @@ def _audiences(caller: Watcher) -> tuple[str, ...]:
     return ("workloads",) if isinstance(caller, WorkloadCaller) else ("operators",)
 
 
-async def _unexpanded(tx: Transaction) -> frozenset[int]:
+async def _standing_orders(tx: Transaction) -> tuple[frozenset[int], LogHead | None]:
+    """Sequences of wide entries that are not expanded, and where the log began anew after a restored copy."""
     opened = await tx.revocations.open(_OPEN_REVOCATIONS)
-    return frozenset(revocation.first_seq for revocation in opened if not revocation.expanded)
+    unexpanded = frozenset(revocation.first_seq for revocation in opened if not revocation.expanded)
+    return unexpanded, await tx.revocations.restored()
 
 
 class _Entry:

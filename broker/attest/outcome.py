@@ -80,6 +80,28 @@ class Outcome:
             error.decision_id = decision.id
             self._audit.record(decision)
 
+    async def ended(self, error: Denied, attestation_id: str, now: float) -> None:
+        """The key of an attestation that is over asks again: that is a decision too. Raises `Unavailable`."""
+        made = Decision(
+            id=self._entropy.identifier("D", now),
+            kind=DecisionKind.REATTEST,
+            at=now,
+            verdict=error.reason,
+            effect=Effect.REFUSED,
+            attestation_id=attestation_id,
+            detail=error.message,
+        )
+
+        async def work(tx: Transaction) -> Decision:
+            attestation = await tx.attestations.get(attestation_id)
+            decision = replace(made, identity=attestation.identity.name) if attestation else made
+            await tx.decisions.add(decision)
+            return decision
+
+        decision = await self._state.transact(work)
+        error.decision_id = decision.id
+        self._audit.record(decision)
+
     async def fence(self, attestation: Attestation, case: Case, *, new: bool) -> None:
         """After the commit: whatever was revoked since `as_of` counts, or a grant could slip past a deny.
 

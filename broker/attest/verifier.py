@@ -129,7 +129,11 @@ class Verifier:
         """
         now = self._clock.now()
         as_of = self._feed.denials.seq
-        previous, base = await self._renewal.living(order.attestation_id, proof, now)
+        try:
+            previous, base = await self._renewal.living(order.attestation_id, proof, now)
+        except Denied as error:
+            await self._refuse_ended(error, order.attestation_id, now)
+            raise
         nonce = self._nonces.spend(order.nonce, previous.key.thumbprint, now)
         identity: WorkloadIdentity | None = None
         try:
@@ -198,6 +202,13 @@ class Verifier:
         wait = self._resting.get(_instance(identity), now) - now
         if wait > 0:
             raise LimitExceeded("refused too often: wait", retry_after=wait)
+
+    async def _refuse_ended(self, error: Denied, attestation_id: str, now: float) -> None:
+        """A decision, so many of them; whoever goes on asking only waits."""
+        wait = self._rates.allow("refused", attestation_id, now)
+        if wait > 0:
+            raise LimitExceeded("refused too often: wait", retry_after=wait) from error
+        await self._outcome.ended(error, attestation_id, now)
 
     def _count_refusal(self, error: LockstepError, identity: WorkloadIdentity | None, now: float) -> None:
         """Who has no refusal left is not looked at until one comes back: appraising costs more than asking."""

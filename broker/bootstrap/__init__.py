@@ -8,9 +8,10 @@ from broker.adapters.clock import SystemClock
 from broker.adapters.state.sqlite import migrate as migrate_sqlite
 from broker.adapters.state.sqlite import schema_version
 from broker.bootstrap.broker import Broker, Log
+from broker.bootstrap.restoring import restored
 from broker.settings import Settings
 
-__all__ = ["Broker", "build", "migrate", "schema"]
+__all__ = ["Broker", "build", "migrate", "restored", "schema"]
 
 
 async def build(settings: Settings, again: Callable[[], Settings], log: Log) -> Broker:

@@ -23,6 +23,7 @@ from broker.bootstrap.doors import open_doors
 from broker.bootstrap.generation import close_plugs, generation, watch_leases
 from broker.bootstrap.live import Generation, Live
 from broker.bootstrap.plugs import Parts
+from broker.bootstrap.restoring import audit_path, refuse_a_copy
 from broker.bootstrap.roots import ClientRoots
 from broker.bootstrap.secret import challenge_secret
 from broker.bootstrap.targets import Targets
@@ -128,8 +129,8 @@ class Broker:
         self._undo.append(self._close_sources)
         watch_leases(self._live.generation)
         self._targets = Targets(self._live, self._log)
-        audit_file = server.audit.path or server.state.path.parent / "audit.jsonl"
-        self._audit = AuditLines.append_to(audit_file, self._run)
+        await refuse_a_copy(self._state, server)
+        self._audit = AuditLines.append_to(audit_path(server), self._run)
         self._undo.append(self._close_audit)
         # 3
         self._feed = await LocalFeed.load(self._state, self._clock, bounds.feed(server.limits))

@@ -11,6 +11,7 @@ from broker.adapters.state.driving import drive
 from broker.adapters.state.rules import (
     capped,
     chained,
+    check_anew,
     check_kind,
     package_digests,
     refreshed,
@@ -47,6 +48,7 @@ class Tables:
     """Everything. Values are immutable, so that a copy of the dictionaries is a snapshot."""
 
     head: LogHead
+    restored: LogHead | None = None
     attestations: dict[str, Attestation] = field(default_factory=dict)
     code: dict[bytes, CodeSet] = field(default_factory=dict)
     hints: dict[bytes, UnitHint] = field(default_factory=dict)
@@ -360,6 +362,14 @@ class MemoryRevocations(Store):
         log = self._view.write.log
         for seq in seqs:
             log.pop(seq, None)
+
+    async def begin_anew(self, head: LogHead, decision_id: str) -> None:
+        check_anew(self._view.read.head, head)
+        tables = self._view.write
+        tables.head = tables.restored = head
+
+    async def restored(self) -> LogHead | None:
+        return self._view.read.restored
 
     async def put(self, revocation: Revocation) -> None:
         self._view.write.revocations[revocation.id] = revocation

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from broker.errors import InvalidRequest, Misuse
+from broker.errors import Conflict, InvalidRequest, Misuse
 from broker.model.attestation import Attestation
 from broker.model.decision import Decision
 from broker.model.manifest import Manifest
@@ -51,6 +51,12 @@ def chained(head: LogHead, entries: Sequence[NewEntry]) -> tuple[LogEntry, ...]:
         return chain(head, entries)
     except UnicodeEncodeError as error:
         raise InvalidRequest("a text that is not Unicode cannot enter the revocation log") from error
+
+
+def check_anew(before: LogHead, head: LogHead) -> None:
+    """Raises `Conflict` where a log that begins anew would use a sequence again."""
+    if head.seq <= before.seq or head.log_id == before.log_id:
+        raise Conflict("a log that begins anew has another id and a greater sequence")
 
 
 def selector_digest(selector: Selector) -> bytes | None:

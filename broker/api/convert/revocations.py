@@ -91,6 +91,11 @@ def event(log_id: str, entry: LogEntry, *, reasons: bool) -> pb.RevocationEvent:
     )
 
 
+def introspect_older(noun: LogHead) -> pb.RevocationEvent:
+    """What was granted before a position has to be asked about: the log began anew there."""
+    return pb.RevocationEvent(position=head(noun), kind=pb.EVENT_KIND_INTROSPECT, cut=True)
+
+
 def introspect_event(log_id: str, entry: LogEntry) -> pb.RevocationEvent:
     """A wide entry, told without saying what it names."""
     return pb.RevocationEvent(

@@ -23,6 +23,7 @@ from broker.api.callers import Named, Threshold
 from broker.api.faults import INTERNAL, http_status
 from broker.api.limits import Limits
 from broker.api.metrics import Metrics
+from broker.api.refusals import RefusalLog
 from broker.errors import LimitExceeded, LockstepError, NotFound, Unauthenticated, Unavailable
 from broker.ports import Clock
 from lockstep.formats import Reason
@@ -58,10 +59,11 @@ def build_app(
 ) -> ASGIApp:
     """`rooms` are answers by (method, path template) of the access table; what has no row gets no route."""
     routes = []
+    refusals = RefusalLog(log)
     for (method, template), row in access.HTTP.items():
         answer = rooms.get((method, template))
         if answer is not None:
-            step = _Step(template, row, answer, threshold, clock, limits, metrics, log)
+            step = _Step(template, row, answer, threshold, clock, limits, metrics, log, refusals)
             routes.append(Route(template, step.serve, methods=[method]))
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
     app.router.redirect_slashes = False
@@ -81,7 +83,9 @@ class _Step:
         limits: Limits,
         metrics: Metrics,
         log: structlog.typing.FilteringBoundLogger,
+        refusals: RefusalLog,
     ) -> None:
+        self._refusals = refusals
         self._template = template
         self._row = row
         self._answer = answer
@@ -98,6 +102,8 @@ class _Step:
             async with deadline:
                 response = await self._run(request)
         except LockstepError as error:
+            host = request.client.host if request.client is not None else ""
+            self._refusals.refused(self._template, error, rate_address(host))
             response = self._refuse(error)
         except TimeoutError as error:
             response = self._refuse(_LATE if deadline.expired() else self._unexpected(error))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from broker.errors import InvalidRequest
+from broker.errors import Conflict, InvalidRequest
 from broker.model.revocation import (
     GENESIS,
     EntryKind,
@@ -96,6 +96,26 @@ async def test_pruned_entries_are_missing_and_the_count_goes_on(state: StateStor
     assert await call.revocations.head() == head
     (after,) = await call.revocations.append([entry(9)])
     assert after == chain(head, [entry(9)])[0]
+
+
+async def test_a_log_that_begins_anew_goes_on_from_there(state: StateStore) -> None:
+    call = Call(state)
+    old = (await call.revocations.append([entry(1), entry(2)]))[-1]
+    before = await call.revocations.head()
+    assert await call.revocations.restored() is None
+    for head in (replace(before, log_id="new"), replace(before, seq=9), LogHead("new", 1, b"h" * 32)):
+        with pytest.raises(Conflict):
+            await call.revocations.begin_anew(head, "dec-000001")
+    assert (await call.revocations.head(), await call.revocations.restored()) == (before, None)
+    for anew in (LogHead("new", 2**32, b"h" * 32), LogHead("newer", 2**33, b"i" * 32)):
+        await call.revocations.begin_anew(anew, "dec-000001")
+        assert await call.revocations.head() == anew
+        assert await call.revocations.restored() == anew
+        written = await call.revocations.append([entry(3)])
+        assert follow(anew, list(written)) == await call.revocations.head()
+    # What it denied before, it denies still.
+    assert [item.seq for item in await call.revocations.live()] == [1, 2, 2**32 + 1, 2**33 + 1]
+    assert await call.revocations.entry(2) == old
 
 
 async def test_acts(state: StateStore) -> None:

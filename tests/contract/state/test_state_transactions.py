@@ -13,6 +13,7 @@ from broker.model.credential import LeaseState
 from broker.model.detection import DetectionState
 from broker.model.evidence import CodeSet
 from broker.model.manifest import ManifestState
+from broker.model.revocation import LogHead
 from broker.ports import StateStore, Transaction
 from lockstep.formats import Reason
 from tests.contract.state.calls import Call
@@ -42,6 +43,7 @@ WRITES: dict[str, Callable[[Transaction], Awaitable[object]]] = {
     "leases.begin_revoking": lambda tx: tx.leases.begin_revoking([]),
     "revocations.append": lambda tx: tx.revocations.append([]),
     "revocations.prune": lambda tx: tx.revocations.prune([]),
+    "revocations.begin_anew": lambda tx: tx.revocations.begin_anew(LogHead("new", 9, b"h"), "dec-1"),
     "revocations.put": lambda tx: tx.revocations.put(revocation()),
     "revocations.hit": lambda tx: tx.revocations.hit("rev-1", []),
     "detections.add": lambda tx: tx.detections.add(detection()),

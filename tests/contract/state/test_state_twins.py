@@ -22,7 +22,7 @@ from broker.model.detection import DetectionState
 from broker.model.evidence import Assurance, UnitHint
 from broker.model.identity import InstanceClaims
 from broker.model.manifest import ManifestState
-from broker.model.revocation import RevocationState, Selector, SelectorKind, process_value
+from broker.model.revocation import LogHead, RevocationState, Selector, SelectorKind, process_value
 from broker.ports import StateStore, Transaction
 from tests.contract.state.nouns import (
     NOW,
@@ -119,6 +119,9 @@ selectors = st.one_of(
         ),
     ),
 )
+heads = st.builds(
+    LogHead, st.sampled_from(["log-2", "log-3"]), st.sampled_from([1, 100, 200, 2**40]), st.just(b"h" * 32)
+)
 entries = st.lists(
     st.builds(
         lambda number, cut, until: entry(number, cut=cut, until=until),
@@ -192,6 +195,8 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "revocations.entry": (numbers,),
     "revocations.live": (),
     "revocations.prune": (st.lists(numbers, max_size=2),),
+    "revocations.begin_anew": (heads, st.just("dec-000001")),
+    "revocations.restored": (),
     "revocations.put": (revocations,),
     "revocations.get": (ids("rev"),),
     "revocations.open": (limits,),

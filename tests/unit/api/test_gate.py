@@ -113,6 +113,23 @@ async def test_a_long_deadline_is_cut_to_the_limit(tmp_path: Path) -> None:
         assert len(found.house.db.living) == 1
 
 
+async def test_a_challenge_that_is_not_ours_leaves_a_line(tmp_path: Path) -> None:
+    """It is no decision, since nobody is known yet; it must not be nothing."""
+    async with porch(tmp_path) as found:
+        guest = found.guest()
+        order = await guest.order()
+        assert (await guest.call(ATTESTATION + "Attest", order)).ok
+        again = await guest.call(ATTESTATION + "Attest", order)
+        assert (again.reason, again.info.metadata.get("decision", "")) == ("challenge_rejected", "")
+        [line] = [event for _, event in found.lines if event["event"] == "refused"]
+        assert (line["method"], line["reason"], line["address"]) == (
+            ATTESTATION + "Attest",
+            "challenge_rejected",
+            "127.0.0.1",
+        )
+        assert guest.token not in repr(found.lines)
+
+
 # --- proofs -----------------------------------------------------------------------------------------
 
 

@@ -90,6 +90,8 @@ async def test_a_bad_signature_is_401_and_an_unknown_source_404(tmp_path: Path) 
             "decision": "",
         }
         assert (await post(found, b"[]", "/v1/detections/other")).status == 404
+        [line] = [event for _, event in found.lines if event["event"] == "refused"]
+        assert (line["method"], line["reason"]) == ("/v1/detections/{source}", "detection_rejected")
 
 
 async def test_a_plug_that_breaks_says_nothing(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import structlog
+import structlog.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from broker.api.arrival import Arrival, bearer_of, peer_of, rate_address, read_m
 from broker.api.limits import Limits
 from broker.api.listening import ListenError, split_address
 from broker.api.proofs import UsedProofs
+from broker.api.refusals import MOST, RefusalLog
 from broker.api.seats import Seats
 from broker.api.tasks import Crew
 from broker.errors import Denied, LimitExceeded, Unauthenticated
@@ -118,6 +120,33 @@ def test_nobody_s_streams_take_no_caller_s_seats() -> None:
                 pass
         with seats.take("a"):
             assert len(seats) == 1
+
+
+def test_refusals_without_a_decision_are_said_but_never_more_than_can_be_read() -> None:
+    now = 0.0
+    with structlog.testing.capture_logs() as lines:
+        refusals = RefusalLog(structlog.get_logger(), lambda: now)
+        for error in (
+            Denied(Reason.REVOKED, "kept", decision_id="D-1"),
+            Unauthenticated(Reason.PROOF_REJECTED, "a retry"),
+            LimitExceeded("slow down"),
+        ):
+            refusals.refused("/x", error, "192.0.2.7")
+        assert lines == []
+        for _ in range(100):
+            refusals.refused("/x", Denied(Reason.CHALLENGE_REJECTED, "not ours"), "192.0.2.7")
+        assert len(lines) == MOST
+        now = 1.0
+        refusals.refused("/x", Denied(Reason.CHALLENGE_REJECTED, "not ours"), "192.0.2.7")
+    assert lines[0] == {
+        "event": "refused",
+        "log_level": "warning",
+        "method": "/x",
+        "reason": "challenge_rejected",
+        "why": "not ours",
+        "address": "192.0.2.7",
+    }
+    assert lines[-1]["unsaid"] == 100 - MOST
 
 
 def test_a_used_proof_is_remembered_until_it_ends() -> None:

@@ -11,8 +11,9 @@ import grpc.aio
 import pytest
 
 from broker.adapters.feed.local import FeedLimits
+from broker.api.convert import revocations as convert
 from broker.api.limits import Limits
-from broker.model.revocation import EntryKind, NewEntry, Selector, SelectorKind
+from broker.model.revocation import EntryKind, LogHead, NewEntry, Selector, SelectorKind
 from lockstep.formats import PROOF_METADATA
 from lockstep.v1 import revocation_pb2 as pb
 from tests.fakes.feed import announced, appended
@@ -482,6 +483,48 @@ async def test_a_watch_ends_with_the_identity_that_opened_it(tmp_path: Path) -> 
         await ping(line, 1)
         reply = await line.ended()
         assert (reply.code, reply.reason) == (grpc.StatusCode.UNAUTHENTICATED, "no_identity")
+
+
+async def test_who_checks_tokens_is_told_to_ask_about_those_of_before_a_restored_copy(tmp_path: Path) -> None:
+    async with porch(tmp_path) as found:
+        house = found.house
+        server, operator = found.resource_server(), found.operator("ann", "read")
+        lines = [await opened(found, server), await opened(found, operator)]
+        known = [(await snapshot(line))[1] for line in lines]
+        for line in lines:
+            line.cancel()
+        anew = LogHead("another", 2**32, b"h" * 32)
+        await house.state.transact(lambda tx: tx.revocations.begin_anew(anew, "D-1"))
+        # The broker was not running meanwhile.
+        house.feed.denials.reload([], anew)
+        for token, position in zip((server, operator), known, strict=True):
+            assert (await (await opened(found, token, resume=position)).read()).HasField("resync")
+        [event], position = await snapshot(await opened(found, server))
+        assert (event.kind, event.position.seq) == (pb.EVENT_KIND_INTROSPECT, 2**32)
+        assert position.seq == 2**32
+        assert await snapshot(await opened(found, operator)) == ([], convert.head(anew))
+
+
+@pytest.mark.parametrize("beyond", [True, False])
+async def test_a_position_that_contradicts_the_log_is_an_alarm_but_not_a_workload_s(
+    tmp_path: Path, beyond: bool
+) -> None:
+    async with porch(tmp_path) as found:
+        house = found.house
+        guest = await found.attested()
+        await announced(house.state, house.feed, [entry(SelectorKind.NODE, "n1")])
+        token = found.resource_server()
+        _, known = await snapshot(await opened(found, token))
+        _, own = await snapshot(await opened_by(guest))
+        for position in (known, own):
+            if beyond:
+                position.seq += 1
+            else:
+                position.hash = b"x" * 32
+        assert (await (await opened_by(guest, own)).read()).HasField("resync")
+        assert b"lockstep_log_contradictions_total 0.0" in found.metrics.exposition()
+        assert (await (await opened(found, token, resume=known)).read()).HasField("resync")
+        assert b"lockstep_log_contradictions_total 1.0" in found.metrics.exposition()
 
 
 # --- rights of now ----------------------------------------------------------------------------------------

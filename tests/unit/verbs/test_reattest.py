@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from broker.errors import Conflict, Denied, LockstepError, NotFound, Unavailable
+from broker.errors import Conflict, Denied, LimitExceeded, LockstepError, NotFound, Unavailable
 from broker.model.appraisal import Status
 from broker.model.attestation import AttestationState
 from broker.model.credential import LeaseState
@@ -17,7 +17,7 @@ from broker.model.identity import IdentityMatch, InstanceClaims
 from broker.model.manifest import ManifestUnit
 from broker.model.requests import AttestAnswer
 from broker.model.revocation import Selector, SelectorKind, process_value
-from broker.model.role import AfterRevocation, Mode
+from broker.model.role import AfterRevocation, Mode, Rate
 from lockstep.formats import Reason
 from tests.support.house import DAY, START, House, Workload, role
 from tests.support.manifests import digest, unit
@@ -27,6 +27,20 @@ async def refused(workload: Workload, *added: str, **changes: object) -> Lockste
     with pytest.raises(LockstepError) as caught:
         await workload.reattest(*added, **changes)
     return caught.value
+
+
+async def kept(workload: Workload, error: LockstepError) -> None:
+    """A refusal that is a decision: durable, told to the audit, and explained to whom it concerns."""
+    house = workload.house
+    decision = await house.look(lambda tx: tx.decisions.get(error.decision_id))
+    assert decision in house.people.audit
+    assert (decision.kind, decision.effect, decision.verdict) == (
+        DecisionKind.REATTEST,
+        Effect.REFUSED,
+        error.reason,
+    )
+    assert (decision.identity, decision.attestation_id) == (workload.identity.name, workload.id)
+    await house.explainer.explain(workload.caller(), error.decision_id, False)
 
 
 class TestTheRecordGrows:
@@ -147,7 +161,8 @@ class TestItIsOver:
         workload = await house.attested()
         house.clock.advance(300 + late)
         error = await refused(workload)
-        assert (error.reason, error.decision_id) == (Reason.ATTESTATION_EXPIRED, "")
+        assert error.reason is Reason.ATTESTATION_EXPIRED
+        await kept(workload, error)
 
     async def test_a_moment_before_its_end_it_goes_on(self) -> None:
         house = await House.open()
@@ -159,7 +174,24 @@ class TestItIsOver:
         house = await House.open()
         workload = await house.attested()
         await house.revoke(SelectorKind.ATTESTATION, workload.id)
-        assert (await refused(workload)).reason is Reason.REVOKED
+        error = await refused(workload)
+        assert error.reason is Reason.REVOKED
+        await kept(workload, error)
+
+    async def test_who_is_over_and_goes_on_asking_writes_no_more_of_it(self) -> None:
+        house = await House.open(
+            rates={"refused": Rate(3, 600.0), "self": Rate(9, 1.0), "detector": Rate(9, 1.0)}
+        )
+        workload, other = [await house.attested(place=InstanceClaims(pod_uid=pod)) for pod in ("p1", "p2")]
+        await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        before = len(await house.decisions())
+        for _ in range(3):
+            await refused(workload)
+        for _ in range(5):
+            with pytest.raises(LimitExceeded):
+                await workload.reattest()
+        assert len(await house.decisions()) == before + 3
+        await other.reattest()
 
     async def test_a_nonce_counts_once(self) -> None:
         house = await House.open()

@@ -13,7 +13,7 @@ from broker.adapters.state.codec import (
     to_json,
     unconfirmed_json,
 )
-from broker.adapters.state.rules import chained
+from broker.adapters.state.rules import chained, check_anew
 from broker.adapters.state.sqlite.connection import driver_errors
 from broker.adapters.state.sqlite.session import Row, Session
 from broker.model.revocation import (
@@ -71,6 +71,19 @@ class SqliteRevocations:
     async def prune(self, seqs: Sequence[int]) -> None:
         """Drop entries; the head stays."""
         self._db.change_many("revocations.prune", [(seq,) for seq in seqs])
+
+    async def begin_anew(self, head: LogHead, decision_id: str) -> None:
+        """The log goes on as another one, from `head` on."""
+        before = await self.head()
+        check_anew(before, head)
+        row = (head.log_id, head.seq, head.hash, before.log_id, before.seq, decision_id)
+        self._db.change("revocations.add_restoration", row)
+        self._db.change("revocations.begin_anew", (head.log_id, head.seq, head.hash))
+
+    async def restored(self) -> LogHead | None:
+        """Where the log began anew last."""
+        row = self._db.one("revocations.restored")
+        return None if row is None else LogHead(*row)
 
     async def put(self, revocation: Revocation) -> None:
         """Insert or replace by id."""

@@ -7,6 +7,15 @@ INSERT INTO head (one, log_id, seq, hash) VALUES (1, ?, 0, ?) ON CONFLICT DO NOT
 -- name: advance
 UPDATE head SET seq = ?, hash = ? WHERE one = 1;
 
+-- name: begin_anew
+UPDATE head SET log_id = ?, seq = ?, hash = ? WHERE one = 1;
+
+-- name: add_restoration
+INSERT INTO restorations (log_id, seq, hash, previous, previous_seq, decision_id) VALUES (?, ?, ?, ?, ?, ?);
+
+-- name: restored
+SELECT log_id, seq, hash FROM restorations WHERE n = (SELECT max(n) FROM restorations);
+
 -- name: append
 INSERT INTO log (
     seq, hash, kind, revocation_id, selector_kind, selector_value, cut, ban, at, until, actor, reason, ticket,
