@@ -9,8 +9,6 @@ from broker.model.evidence import CodeSet, UnitHint
 from broker.model.requests import Explanation
 from broker.ports import StateStore, Transaction
 
-MAX_HINTS = 20_000
-
 
 class Explainer:
     """Answers the identity concerned and operators who may; to all others a decision does not exist."""
@@ -24,7 +22,7 @@ class Explainer:
         wanted_id: str,
         include_code_set: bool,
     ) -> Explanation:
-        """The decision; with its code set and the measurer's names for it where asked. Raises `NotFound`.
+        """The decision; with its code set and its own measurer's names for it where asked. Raises `NotFound`.
 
         `wanted_id` is a decision's, or that of what a decision made: an attestation,
         a lease, its token, a revocation, a report.
@@ -34,15 +32,16 @@ class Explainer:
             decision = await tx.decisions.get(await _decision_of(tx, wanted_id))
             if decision is None or not await _may_see(tx, caller, decision):
                 return None
+            own = _own_names(decision)
             digests = [finding.digest for finding in decision.findings if finding.digest]
             packages = await tx.manifests.packages_of_digests(digests) if digests else {}
             code: CodeSet | None = None
             hints: tuple[UnitHint, ...] = ()
             if include_code_set and decision.code_set:
                 code = await tx.code.get(decision.code_set)
-                if code is not None:
-                    wanted = [unit.digest for unit in code.units][:MAX_HINTS]
-                    hints = tuple(await tx.code.hints(wanted))
+                # What this decision's own evidence said, then what its identity said of the same set before.
+                said = await tx.code.names(decision.code_set, decision.identity)
+                hints = tuple({**{hint.digest: hint for hint in said}, **own}.values())
             return Explanation(decision, code, hints, tuple(sorted(set(packages.values()))))
 
         explanation = await self._state.read(work)
@@ -63,6 +62,14 @@ async def _decision_of(tx: Transaction, wanted_id: str) -> str:
     look = made.get(wanted_id.partition("-")[0])
     found = None if look is None else await look(wanted_id)
     return wanted_id if found is None else found.decision_id
+
+
+def _own_names(decision: Decision) -> dict[bytes, UnitHint]:
+    return {
+        finding.digest: UnitHint(finding.digest, finding.path, finding.name)
+        for finding in decision.findings
+        if finding.digest and (finding.path or finding.name)
+    }
 
 
 async def _may_see(

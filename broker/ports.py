@@ -311,19 +311,32 @@ class AttestationStore(Protocol):
 
 
 class CodeSetStore(Protocol):
-    """Content-addressed code sets, and hints for people."""
+    """Content-addressed code sets, and what identities call their units, for people."""
 
     async def put(self, code: CodeSet) -> None:
-        """Idempotent."""
+        """Idempotent. The set is found by its digest alone: enough for one that was only judged."""
+
+    async def index(self, code: CodeSet, most: int) -> bool:
+        """Put it, and let up to `most` more of its units find it; True once all do. For sets of attestations, which
+        a digest must find: until then `AttestationStore` finds them by some of their units only."""
+
+    async def indexed(self, digest: bytes) -> bool:
+        """True where every unit of a set finds it."""
 
     async def get(self, digest: bytes) -> CodeSet | None: ...
     async def contains(self, digest: bytes, units: Sequence[bytes]) -> bool:
         """True where the set has a unit with one of the digests."""
 
-    async def put_hints(self, hints: Iterable[UnitHint]) -> None:
-        """First name of a digest wins; bounded per call by the caller."""
+    async def put_names(self, digest: bytes, identity: str, names: Iterable[UnitHint]) -> None:
+        """Add what an identity calls units of a set that is kept, as far as there is room. Of its names for a digest
+        the first stays; nobody names anything for another."""
 
-    async def hints(self, digests: Sequence[bytes]) -> Sequence[UnitHint]: ...
+    async def names(self, digest: bytes, identity: str) -> Sequence[UnitHint]:
+        """What an identity calls the units of a set."""
+
+    async def prune(self, sets: int, names: int, limit: int) -> int:
+        """Drop the oldest sets that were only judged and no attestation has, with their names, beyond `sets` bytes,
+        and the oldest names beyond `names` bytes; at most `limit` of each. How many rows went."""
 
 
 class LeaseStore(Protocol):

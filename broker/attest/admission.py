@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from broker.attest.judge import Judge, Judgement
+from broker.attest.keeping import keep, note, spread
 from broker.attest.nonces import SpentNonce, used_before
 from broker.attest.outcome import Outcome, refuse_undecided_case
 from broker.errors import Denied
@@ -46,7 +47,9 @@ class Admission:
             lambda: self._judge.judge(case, DecisionKind.ATTEST, named, dry_run=dry_run)
         )
         attestation = _attestation(attestation_id, case, judgement)
-        keep = judgement.granted and not dry_run
+        granted = judgement.granted and not dry_run
+        if granted:
+            await spread(self._state, case.code)
         denials = self._feed.denials
 
         async def work(tx: Transaction) -> tuple[Decision, ...] | None:
@@ -58,11 +61,11 @@ class Admission:
             decisions = judgement.decisions
             if banned is not None:
                 decisions = tuple(_banned(decision, banned.revocation_id) for decision in decisions)
-            await tx.code.put(case.code)
-            if judgement.failing:
-                await tx.code.put_hints(judgement.failing)
-            if keep and banned is None:
+            if granted and banned is None:
+                await keep(tx, case, judgement)
                 await tx.attestations.add(attestation)
+            else:
+                await note(tx, case, judgement)
             for decision in decisions:
                 await tx.decisions.add(decision)
             return decisions
@@ -79,9 +82,9 @@ class Admission:
             raise Denied(
                 first.reason, refusal_text(first), decision_id=first.decision_id, count=first.findings
             )
-        if keep:
+        if granted:
             await self._outcome.fence(attestation, case, new=True)
-        return self._outcome.answer(case, judgement, attestation if keep else None)
+        return self._outcome.answer(case, judgement, attestation if granted else None)
 
 
 def _attestation(attestation_id: str, case: Case, judgement: Judgement) -> Attestation:

@@ -18,6 +18,7 @@ from broker.ports import Entropy, ManifestSource, RevocationFeed
 from lockstep.formats import Reason
 
 MAX_FINDINGS_KEPT = 500
+MAX_NAMES_KEPT = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Judge:
             verdicts=tuple(verdict for verdict, _ in pairs),
             decisions=tuple(decision for _, decision in pairs),
             results=tuple(result_of(name, appraisal) for name, appraisal in appraisals.items()),
-            failing=failing_hints(appraisals.values())[:MAX_FINDINGS_KEPT],
+            failing=failing_hints(appraisals.values())[:MAX_NAMES_KEPT],
             expires_at=self._expiry(case, appraisals),
         )
 

@@ -6,6 +6,7 @@ import enum
 from dataclasses import replace
 
 from broker.attest.judge import Judge, Judgement
+from broker.attest.keeping import keep, note, spread
 from broker.attest.nonces import SpentNonce, used_before
 from broker.attest.outcome import Outcome, refuse_banned, refuse_undecided_case
 from broker.errors import Conflict, Denied, NotFound
@@ -91,6 +92,7 @@ class Renewal:
         # After its own evidence: what memory alone refuses yet becomes durable with that.
         await self._ledger.once_decided(lambda: _refuse_hit(previous, case, denials))
         refreshed = _refreshed(previous, case, judgement)
+        await spread(self._state, case.code)
 
         async def work(tx: Transaction) -> _End:
             if not await nonce.claim(tx):
@@ -106,7 +108,7 @@ class Renewal:
             # The delta was judged against the record as it was read: two at once would lose one.
             if current != previous:
                 return _End.MOVED
-            await _keep(tx, case, judgement)
+            await keep(tx, case, judgement, previous)
             for decision in judgement.decisions:
                 await tx.decisions.add(decision)
             return _End.KEPT if await tx.attestations.refresh(refreshed) else _End.ENDED
@@ -141,7 +143,7 @@ class Renewal:
         async def first(tx: Transaction) -> bool:
             if nonce is not None and not await nonce.claim(tx):
                 return False
-            await _keep(tx, case, judgement)
+            await note(tx, case, judgement, previous)
             return True
 
         denied = await self._ledger.deny(
@@ -168,12 +170,6 @@ async def _refuse_hit(previous: Attestation, case: Case, denials: DenySet) -> No
         raise Denied(Reason.REVOKED, "the attestation was revoked")
     await refuse_banned(case, denials)
     refuse_undecided(denials.early, keys, case.now)
-
-
-async def _keep(tx: Transaction, case: Case, judgement: Judgement) -> None:
-    await tx.code.put(case.code)
-    if judgement.failing:
-        await tx.code.put_hints(judgement.failing)
 
 
 def _refreshed(previous: Attestation, case: Case, judgement: Judgement) -> Attestation:

@@ -95,7 +95,7 @@ class Verifier:
         4. bans on who and where
         5. appraise against each application's reference values
         6. bans on what: digests, packages, manifests
-        7. one transaction: nonce, code set, attestation, decisions
+        7. one transaction: nonce, code set, attestation, decisions; a large set is indexed before it, in slices
         8. the fence: what was revoked meanwhile counts
         """
         now = self._clock.now()
@@ -115,11 +115,16 @@ class Verifier:
             code = CodeSet.of(unit for item in evidence for unit in item.units)
             case = make_case(identity, key, evidence, code, roles, as_of, now)
             await self._ledger.once_decided(lambda: refuse_banned(case, self._feed.denials))
-            return await self._admission.conclude(case, nonce, dry_run=order.dry_run)
+            answer = await self._admission.conclude(case, nonce, dry_run=order.dry_run)
         except LockstepError as error:
             await self._outcome.refused(error, nonce, identity, DecisionKind.ATTEST, now)
-            self._count_refusal(error, identity, now)
+            if isinstance(error, Denied) and identity is not None:
+                self._count_refusal(identity, now, error)
             raise
+        # What would be refused has cost as much to judge as what is.
+        if order.dry_run and not any(verdict.granted for verdict in answer.roles):
+            self._count_refusal(identity, now)
+        return answer
 
     async def reattest(self, order: ReattestOrder, proof: ProofUse) -> AttestAnswer:
         """Fresh evidence for a living attestation: same key, same identity, same level or higher.
@@ -210,10 +215,10 @@ class Verifier:
             raise LimitExceeded("refused too often: wait", retry_after=wait) from error
         await self._outcome.ended(error, attestation_id, now)
 
-    def _count_refusal(self, error: LockstepError, identity: WorkloadIdentity | None, now: float) -> None:
+    def _count_refusal(
+        self, identity: WorkloadIdentity, now: float, error: LockstepError | None = None
+    ) -> None:
         """Who has no refusal left is not looked at until one comes back: appraising costs more than asking."""
-        if not isinstance(error, Denied) or identity is None:
-            return
         wait = self._rates.allow("refused", _instance(identity), now)
         if wait <= 0:
             return

@@ -75,10 +75,11 @@ class Anticipation:
 
     def _of(self, keys: Iterable[Selector]) -> Iterator[NewEntry]:
         for key in keys if self._bodies else ():
-            yield from self._by_selector.get(key, ())
+            yield from tuple(self._by_selector.get(key, ()))
 
     def _wide(self) -> Iterator[NewEntry]:
-        for bodies in self._bodies.values():
+        # A snapshot: a transaction asks on the thread of its state.
+        for bodies in tuple(self._bodies.values()):
             yield from (body for body in bodies if body.selector.kind.wide)
 
 

@@ -133,7 +133,7 @@ class DenySet:
     def banned(self, keys: Iterable[Selector], now: float) -> NewEntry | None:
         """The first ban that refuses a new grant to any of the keys."""
         for key in keys:
-            for entry in self._by_selector.get(key, ()):
+            for entry in tuple(self._by_selector.get(key, ())):
                 if entry.body.bans(now):
                     return entry.body
         return None
@@ -141,7 +141,7 @@ class DenySet:
     def cut(self, keys: Iterable[Selector], as_of: int) -> NewEntry | None:
         """The first cut after `as_of` that kills what was granted then."""
         for key in keys:
-            for entry in self._by_selector.get(key, ()):
+            for entry in tuple(self._by_selector.get(key, ())):
                 if entry.body.cut and entry.seq > as_of:
                     return entry.body
         return None
@@ -153,17 +153,18 @@ class DenySet:
         ran may not have been there to be found.
         """
         found = []
-        # In order of sequence: the newest first, and nothing older than `as_of` is looked at.
-        for seq in reversed(self._wide):
-            if seq <= as_of:
+        # In order of sequence: the newest first, and nothing older than `as_of` is looked at. A snapshot: a
+        # transaction asks on the thread of its state, while the loop applies what comes.
+        for entry in reversed(tuple(self._wide.values())):
+            if entry.seq <= as_of:
                 break
-            if self._wide[seq].body.cut:
-                found.append(self._wide[seq].body)
+            if entry.body.cut:
+                found.append(entry.body)
         return tuple(found)
 
     def wide_bans(self, now: float) -> tuple[NewEntry, ...]:
         """Every live ban on a digest or a package."""
-        return tuple(entry.body for entry in self._wide.values() if entry.body.bans(now))
+        return tuple(entry.body for entry in tuple(self._wide.values()) if entry.body.bans(now))
 
     def live(self) -> tuple[LogEntry, ...]:
         """All live entries in order: the snapshot for a watcher."""

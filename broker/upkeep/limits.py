@@ -22,7 +22,8 @@ class UpkeepLimits:
     clean, up to `backoff_most`, `longest_life` of any credential, after which a cut can hit nothing, `pending`
     how long a backend's answer may still be on its way (as in `IssueLimits`), `look_again` between two looks at
     a target, `freeze_first` how long a target waits for its backend, `sweep` between two looks for what no row
-    knows, `skew` how far the clocks of a backend and of this process may differ."""
+    knows, `skew` how far the clocks of a backend and of this process may differ. Not in seconds but bytes: `judged`
+    for code sets that got nothing, which are kept to explain why, and `names` for what people call units."""
 
     interval: float = 0.5
     settle: float = 8.0
@@ -34,6 +35,8 @@ class UpkeepLimits:
     freeze_first: float = 0.0
     sweep: float = 600.0
     skew: float = 5.0
+    judged: int = 256 * 1024 * 1024
+    names: int = 64 * 1024 * 1024
 
 
 async def open_revocations(state: StateStore) -> AsyncIterator[Revocation]:

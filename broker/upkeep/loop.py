@@ -36,6 +36,8 @@ _UNENDED: Final = (LeaseState.PENDING, LeaseState.ACTIVE)
 PRUNE_EVERY: Final = 15.0
 PRUNE_ROWS: Final = 10 * BATCH
 PRUNE_ROUNDS: Final = 50
+PRUNE_SETS: Final = 8
+"""Code sets that one transaction drops: each may be some megabytes."""
 SWEEP_TURN: Final = 5.0
 """Seconds between two looks at whose turn it is to be swept."""
 CUT_TURN: Final = 30.0
@@ -258,6 +260,10 @@ class Upkeep:
             self._forgotten = ()
         for _ in range(PRUNE_ROUNDS):
             if await self._state.transact(lambda tx: tx.replays.prune(now, PRUNE_ROWS)) < PRUNE_ROWS:
+                break
+        judged, names = self._limits.judged, self._limits.names
+        for _ in range(PRUNE_ROUNDS):
+            if await self._state.transact(lambda tx: tx.code.prune(judged, names, PRUNE_SETS)) < PRUNE_SETS:
                 break
         self._prune_after = now + PRUNE_EVERY
 

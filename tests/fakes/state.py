@@ -7,12 +7,15 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
+from broker.adapters.state.codec import UNIT_SIZE, pack_names, pack_units, unpack_units
 from broker.adapters.state.driving import drive
 from broker.adapters.state.rules import (
+    beyond,
     capped,
     chained,
     check_anew,
     check_kind,
+    merged_names,
     package_digests,
     refreshed,
     selector_digest,
@@ -51,7 +54,9 @@ class Tables:
     restored: LogHead | None = None
     attestations: dict[str, Attestation] = field(default_factory=dict)
     code: dict[bytes, CodeSet] = field(default_factory=dict)
-    hints: dict[bytes, UnitHint] = field(default_factory=dict)
+    interned: dict[bytes, None] = field(default_factory=dict)
+    indexed: dict[bytes, int] = field(default_factory=dict)
+    names: dict[tuple[bytes, str], tuple[UnitHint, ...]] = field(default_factory=dict)
     leases: dict[str, Lease] = field(default_factory=dict)
     accounts: dict[str, Account] = field(default_factory=dict)
     log: dict[int, LogEntry] = field(default_factory=dict)
@@ -118,6 +123,7 @@ class MemoryAttestations(Store):
     """Plug of `broker.ports.AttestationStore`."""
 
     async def add(self, attestation: Attestation) -> None:
+        self._view.write.interned.setdefault(attestation.code_set)
         _insert(self._view.write.attestations, attestation.id, attestation)
 
     async def get(self, attestation_id: str) -> Attestation | None:
@@ -128,6 +134,7 @@ class MemoryAttestations(Store):
         old = table.get(attestation.id)
         if old is None or old.state is not AttestationState.ALIVE:
             return False
+        self._view.write.interned.setdefault(attestation.code_set)
         table[old.id] = refreshed(old, attestation)
         return True
 
@@ -185,14 +192,28 @@ class MemoryAttestations(Store):
 
     def _has(self, attestation: Attestation, digests: set[bytes]) -> bool:
         code = self._view.read.code.get(attestation.code_set)
-        return code is not None and any(unit.digest in digests for unit in code.units)
+        if code is None:
+            return False
+        packed = pack_units(code.units)[: self._view.read.indexed.get(code.digest, 0) * UNIT_SIZE]
+        return any(unit.digest in digests for unit in unpack_units(packed))
 
 
 class MemoryCode(Store):
     """Plug of `broker.ports.CodeSetStore`."""
 
     async def put(self, code: CodeSet) -> None:
+        self._view.write.interned.setdefault(code.digest)
         self._view.write.code.setdefault(code.digest, code)
+
+    async def index(self, code: CodeSet, most: int) -> bool:
+        await self.put(code)
+        table = self._view.write.indexed
+        table[code.digest] = min(table.get(code.digest, 0) + most, len(code.units))
+        return table[code.digest] == len(code.units)
+
+    async def indexed(self, digest: bytes) -> bool:
+        code = self._view.read.code.get(digest)
+        return code is not None and self._view.read.indexed.get(digest) == len(code.units)
 
     async def get(self, digest: bytes) -> CodeSet | None:
         return self._view.read.code.get(digest)
@@ -201,14 +222,30 @@ class MemoryCode(Store):
         code = self._view.read.code.get(digest)
         return code is not None and any(unit.digest in units for unit in code.units)
 
-    async def put_hints(self, hints: Iterable[UnitHint]) -> None:
-        table = self._view.write.hints
-        for hint in hints:
-            table.setdefault(hint.digest, hint)
+    async def put_names(self, digest: bytes, identity: str, names: Iterable[UnitHint]) -> None:
+        tables = self._view.write
+        known = tables.names.get((digest, identity), ())
+        wanted = tuple(merged_names(known, names))
+        if digest in tables.code and len(wanted) > len(known):
+            tables.names[digest, identity] = wanted
 
-    async def hints(self, digests: Sequence[bytes]) -> Sequence[UnitHint]:
-        table = self._view.read.hints
-        return [table[digest] for digest in dict.fromkeys(digests) if digest in table]
+    async def names(self, digest: bytes, identity: str) -> Sequence[UnitHint]:
+        return self._view.read.names.get((digest, identity), ())
+
+    async def prune(self, sets: int, names: int, limit: int) -> int:
+        tables = self._view.write
+        attested = {item.code_set for item in tables.attestations.values()}
+        loose = [item for item in tables.interned if item in tables.code and item not in tables.indexed]
+        sizes = [(item, len(tables.code[item].units) * UNIT_SIZE) for item in loose if item not in attested]
+        gone = beyond(reversed(sizes), sets, limit)
+        for digest in gone:
+            del tables.code[digest], tables.interned[digest]
+            for key in [key for key in tables.names if key[0] == digest]:
+                del tables.names[key]
+        unnamed = beyond([(k, pack_names(v)[0]) for k, v in reversed(tables.names.items())], names, limit)
+        for key in unnamed:
+            del tables.names[key]
+        return len(gone) + len(unnamed)
 
 
 def _due_at(lease: Lease) -> float:

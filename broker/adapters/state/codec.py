@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from broker.model.appraisal import Status
 from broker.model.attestation import ApplicationResult
-from broker.model.evidence import ProcessRef, Unit
+from broker.model.evidence import ProcessRef, Unit, UnitHint
 from broker.model.identity import InstanceClaims, WorkloadIdentity
 from broker.model.manifest import DynamicLoad, Manifest, ManifestUnit
 from broker.model.revocation import Unconfirmed
@@ -54,16 +54,34 @@ def unpack_digests(packed: bytes) -> tuple[bytes, ...]:
     return tuple(packed[at : at + DIGEST_SIZE] for at in range(0, len(packed), DIGEST_SIZE))
 
 
+UNIT_SIZE: Final = 1 + DIGEST_SIZE
+"""Bytes of a packed unit."""
+
+
 def pack_units(units: Iterable[Unit]) -> bytes:
-    """Sorted units, 33 bytes each: the number of the kind, then the digest."""
+    """Sorted units, `UNIT_SIZE` bytes each: the number of the kind, then the digest."""
     return b"".join(sorted(bytes((UNIT_CODES[unit.kind],)) + unit.digest for unit in units))
 
 
 def unpack_units(packed: bytes) -> frozenset[Unit]:
     """The inverse of `pack_units`."""
-    size = DIGEST_SIZE + 1
     return frozenset(
-        Unit(_UNIT_KINDS[packed[at]], packed[at + 1 : at + size]) for at in range(0, len(packed), size)
+        Unit(_UNIT_KINDS[packed[at]], packed[at + 1 : at + UNIT_SIZE])
+        for at in range(0, len(packed), UNIT_SIZE)
+    )
+
+
+def pack_names(names: Iterable[UnitHint]) -> tuple[int, bytes]:
+    """(bytes before compression, names): digests with what somebody calls them."""
+    text = to_json([[item.digest.hex(), item.path, item.name] for item in names]).encode("ascii")
+    return len(text), zlib.compress(text, 3)
+
+
+def unpack_names(packed: bytes) -> tuple[UnitHint, ...]:
+    """The inverse of `pack_names`."""
+    return tuple(
+        UnitHint(bytes.fromhex(digest), path, name)
+        for digest, path, name in json.loads(zlib.decompress(packed))
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from broker.errors import Conflict, InvalidRequest, Misuse
 from broker.model.attestation import Attestation
 from broker.model.decision import Decision
+from broker.model.evidence import UnitHint
 from broker.model.manifest import Manifest
 from broker.model.revocation import (
     LogEntry,
@@ -20,8 +22,17 @@ from broker.model.revocation import (
     chain,
 )
 
+Key = TypeVar("Key")
+
 MAX_FINDINGS: Final = 256
 """How many findings of a decision are kept; `Decision.findings_total` counts all."""
+
+MAX_NAMES: Final = 5_000
+MAX_NAMES_TEXT: Final = 512 * 1024
+"""How many names of one set an identity has at most, and how many characters of text they are."""
+
+LEAST_SIZE: Final = 4_096
+"""What anything takes at least in a file, in bytes."""
 
 ATTESTATION_KINDS: Final = frozenset(SelectorKind) - {
     SelectorKind.LEASE,
@@ -37,6 +48,29 @@ def capped(decision: Decision) -> Decision:
     if total == decision.findings_total and len(decision.findings) <= MAX_FINDINGS:
         return decision
     return replace(decision, findings=decision.findings[:MAX_FINDINGS], findings_total=total)
+
+
+def merged_names(known: Iterable[UnitHint], names: Iterable[UnitHint]) -> Sequence[UnitHint]:
+    """What is known, and after it what is new, as far as there is room; the first name of a digest stays."""
+    found: dict[bytes, UnitHint] = {}
+    text = 0
+    for hint in (*known, *names):
+        text += len(hint.path) + len(hint.name) if hint.digest not in found else 0
+        if len(found) >= MAX_NAMES or text > MAX_NAMES_TEXT:
+            break
+        found.setdefault(hint.digest, hint)
+    return tuple(found.values())
+
+
+def beyond(rows: Iterable[tuple[Key, int]], budget: int, limit: int) -> Sequence[Key]:
+    """Of (key, bytes), newest first, those that lie beyond a budget: the oldest, at most `limit`."""
+    total = 0
+    gone: deque[Key] = deque(maxlen=limit)
+    for key, size in rows:
+        total += max(size, LEAST_SIZE)
+        if total > budget:
+            gone.append(key)
+    return tuple(gone)
 
 
 def check_kind(selector: Selector) -> None:

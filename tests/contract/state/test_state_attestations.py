@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from broker.adapters.state.rules import LEAST_SIZE, MAX_NAMES, MAX_NAMES_TEXT
 from broker.errors import Conflict, Misuse
 from broker.model.appraisal import Status
 from broker.model.attestation import ApplicationResult, AttestationState
@@ -131,8 +132,8 @@ def stranger(number: int):
 @pytest.mark.parametrize("kind", SELECTORS, ids=str)
 async def test_alive_by(state: StateStore, kind: SelectorKind) -> None:
     call = Call(state)
-    await call.code.put(code_set("libc", "app"))
-    await call.code.put(code_set("other"))
+    await call.code.index(code_set("libc", "app"), 9)
+    await call.code.index(code_set("other"), 9)
     await call.attestations.add(stranger(2))
     await call.attestations.add(attestation())
     await call.attestations.add(attestation(3, state=AttestationState.EXPIRED))
@@ -147,8 +148,8 @@ async def test_alive_by(state: StateStore, kind: SelectorKind) -> None:
 
 async def test_the_last_of_a_process_is_the_newest_in_any_state(state: StateStore) -> None:
     call = Call(state)
-    await call.code.put(code_set("libc", "app"))
-    await call.code.put(code_set("other"))
+    await call.code.index(code_set("libc", "app"), 9)
+    await call.code.index(code_set("other"), 9)
     named = process_value(process())
     assert await call.attestations.last_of_process(named) is None
     await call.attestations.add(stranger(7))
@@ -170,8 +171,8 @@ async def test_alive_by_what_an_attestation_does_not_know(state: StateStore, kin
 @pytest.mark.parametrize("kind", [SelectorKind.IDENTITY, SelectorKind.MANIFEST, SelectorKind.DIGEST], ids=str)
 async def test_alive_by_in_pages(state: StateStore, kind: SelectorKind) -> None:
     call = Call(state)
-    await call.code.put(code_set("libc", "app"))
-    await call.code.put(code_set("app", "more"))
+    await call.code.index(code_set("libc", "app"), 9)
+    await call.code.index(code_set("app", "more"), 9)
     order = [4, 1, 5, 3, 2]
     for number in order:
         other = {"code_set": code_set("app", "more").digest} if number % 2 else {}
@@ -186,8 +187,8 @@ async def test_alive_by_in_pages(state: StateStore, kind: SelectorKind) -> None:
 
 async def test_loaded_looks_at_the_dead_too(state: StateStore) -> None:
     call = Call(state)
-    await call.code.put(code_set("libc", "app"))
-    await call.code.put(code_set("other"))
+    await call.code.index(code_set("libc", "app"), 9)
+    await call.code.index(code_set("other"), 9)
     await call.attestations.add(attestation(1, refreshed_at=NOW - 10))
     await call.attestations.add(attestation(2, state=AttestationState.REVOKED, refreshed_at=NOW))
     await call.attestations.add(stranger(3))
@@ -237,14 +238,20 @@ async def test_code_sets(state: StateStore) -> None:
     code = CodeSet.of([*units("a", "b"), *units("a", kind=UnitKind.MODEL)])
     assert await call.code.get(code.digest) is None
     assert not await call.code.contains(code.digest, [digest("a")])
+    assert not await call.code.indexed(code.digest)
     for _ in range(2):
         await call.code.put(code)
     await call.code.put(CodeSet.of([]))
-    assert await call.code.get(code.digest) == code
-    assert await call.code.get(CodeSet.of([]).digest) == CodeSet.of([])
-    assert await call.code.contains(code.digest, [digest("x"), digest("b")])
-    assert not await call.code.contains(code.digest, [digest("x")])
-    assert not await call.code.contains(code.digest, [])
+    for _ in range(2):
+        assert await call.code.get(code.digest) == code
+        assert await call.code.get(CodeSet.of([]).digest) == CodeSet.of([])
+        assert await call.code.contains(code.digest, [digest("x"), digest("b")])
+        assert not await call.code.contains(code.digest, [digest("x")])
+        assert not await call.code.contains(code.digest, [])
+        assert await call.code.index(code, 9)
+        assert await call.code.index(CodeSet.of([]), 9)
+        assert await call.code.indexed(code.digest)
+        assert await call.code.indexed(CodeSet.of([]).digest)
 
 
 async def test_a_code_set_may_come_after_its_attestation(state: StateStore) -> None:
@@ -254,15 +261,91 @@ async def test_a_code_set_may_come_after_its_attestation(state: StateStore) -> N
     assert await call.code.get(attestation().code_set) is None
     assert ids(await call.attestations.alive_by(selector, 10)) == []
     await call.code.put(code_set("libc", "app"))
-    assert ids(await call.attestations.alive_by(selector, 10)) == ["att-000001"]
     assert await call.code.get(attestation().code_set) == code_set("libc", "app")
+    # One that was only judged is found by nothing that it has.
+    assert ids(await call.attestations.alive_by(selector, 10)) == []
+    assert ids(await call.attestations.loaded([digest("app")], 0.0, 10)) == []
+    await call.code.index(code_set("libc", "app"), 9)
+    assert ids(await call.attestations.alive_by(selector, 10)) == ["att-000001"]
+    assert ids(await call.attestations.loaded([digest("app")], 0.0, 10)) == ["att-000001"]
 
 
-async def test_the_first_hint_wins(state: StateStore) -> None:
+async def test_a_code_set_is_indexed_in_slices(state: StateStore) -> None:
     call = Call(state)
+    names = [f"unit-{number}" for number in range(10)]
+    code = code_set(*names)
+    await call.attestations.add(attestation(code_set=code.digest))
+
+    async def found() -> int:
+        selectors = [Selector(SelectorKind.DIGEST, digest(name).hex()) for name in names]
+        return sum([len(await call.attestations.alive_by(item, 10)) for item in selectors])
+
+    progress = []
+    for done in (False, False, True, True):
+        assert await call.code.index(code, 4) is done
+        assert await call.code.indexed(code.digest) is done
+        assert await call.code.get(code.digest) == code
+        assert await call.code.contains(code.digest, [digest(names[-1])])
+        progress.append(await found())
+    assert progress == [4, 8, 10, 10]
+
+
+async def test_names_are_an_identitys_own(state: StateStore) -> None:
+    call = Call(state)
+    code, other = code_set("a", "b"), code_set("a")
     first, second = UnitHint(digest("a"), "/a", "a"), UnitHint(digest("a"), "/evil", "evil")
-    other = UnitHint(digest("b"), "/b", "")
-    await call.code.put_hints([first, second])
-    await call.code.put_hints([second, other])
-    await call.code.put_hints([])
-    assert await call.code.hints([digest("b"), digest("x"), digest("a"), digest("b")]) == [other, first]
+    more = UnitHint(digest("b"), "/b\udcff", "")
+    await call.code.put_names(code.digest, "me", [first])
+    assert list(await call.code.names(code.digest, "me")) == []  # of a set that is not kept
+    await call.code.put(code)
+    await call.code.put(other)
+    await call.code.put_names(code.digest, "other", [second])
+    await call.code.put_names(other.digest, "me", [second])
+    assert list(await call.code.names(code.digest, "me")) == []
+    await call.code.put_names(code.digest, "me", [first, second])
+    await call.code.put_names(code.digest, "me", [second, more])
+    await call.code.put_names(code.digest, "me", [])
+    assert list(await call.code.names(code.digest, "me")) == [first, more]
+    assert list(await call.code.names(code.digest, "other")) == [second]
+    assert list(await call.code.names(other.digest, "me")) == [second]
+
+
+async def test_names_are_bounded(state: StateStore) -> None:
+    call = Call(state)
+    code, long = code_set("a"), code_set("b")
+    await call.code.put(code)
+    await call.code.put(long)
+    await call.code.put_names(code.digest, "me", [UnitHint(digest(n), "/", "") for n in range(MAX_NAMES + 9)])
+    assert len(await call.code.names(code.digest, "me")) == MAX_NAMES
+    path = "x" * (MAX_NAMES_TEXT // 4)
+    await call.code.put_names(long.digest, "me", [UnitHint(digest(n), path, "") for n in range(9)])
+    assert len(await call.code.names(long.digest, "me")) == 4
+
+
+async def test_what_was_only_judged_is_kept_within_a_budget(state: StateStore) -> None:
+    call = Call(state)
+    judged = [code_set(name) for name in "abcd"]
+    kept, attested = code_set("kept"), code_set("attested")
+    for code in (kept, *judged[:2], attested, *judged[2:]):
+        await call.code.put(code)
+        await call.code.put_names(code.digest, "me", [UnitHint(digest("a"), "/a", "a")])
+    await call.code.index(kept, 9)
+    await call.attestations.add(attestation(code_set=attested.digest))
+
+    async def there() -> list[bool]:
+        return [await call.code.get(code.digest) is not None for code in (*judged, kept, attested)]
+
+    assert await call.code.prune(10**6, 10**6, 9) == 0
+    assert await call.code.prune(2 * LEAST_SIZE, 10**6, 1) == 1
+    assert await there() == [False, True, True, True, True, True]
+    assert await call.code.prune(2 * LEAST_SIZE, 10**6, 9) == 1
+    assert await there() == [False, False, True, True, True, True]
+    assert list(await call.code.names(judged[0].digest, "me")) == []
+    assert await call.code.prune(0, 10**6, 9) == 2
+    assert await there() == [False, False, False, False, True, True]
+    assert await call.code.prune(0, LEAST_SIZE, 9) == 1
+    assert list(await call.code.names(kept.digest, "me")) == []
+    assert list(await call.code.names(attested.digest, "me")) != []
+    # What was dropped may come again.
+    await call.code.put(judged[0])
+    assert await call.code.get(judged[0].digest) == judged[0]

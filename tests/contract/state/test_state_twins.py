@@ -161,6 +161,8 @@ manifest_digests = st.builds(
 hints = st.lists(
     st.builds(UnitHint, units.map(digest), st.text("xy", max_size=2), st.text("xy", max_size=2)), max_size=3
 )
+identities = st.sampled_from(["a", "b"])
+budgets = st.sampled_from([0, 5_000, 10_000, 1_000_000])
 applications = st.sampled_from(["", "shop", "base"])
 
 METHODS: dict[str, tuple[Any, ...]] = {
@@ -175,8 +177,11 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "code.put": (codes,),
     "code.get": (codes.map(lambda code: code.digest),),
     "code.contains": (codes.map(lambda code: code.digest), digests),
-    "code.put_hints": (hints,),
-    "code.hints": (digests,),
+    "code.index": (codes, st.sampled_from([0, 1, 2, 100])),
+    "code.indexed": (codes.map(lambda code: code.digest),),
+    "code.put_names": (codes.map(lambda code: code.digest), identities, hints),
+    "code.names": (codes.map(lambda code: code.digest), identities),
+    "code.prune": (budgets, budgets, limits),
     "leases.open": (leases,),
     "leases.get": (ids("lea"),),
     "leases.by_request": (ids("att"), st.sampled_from(["", "r1"])),
@@ -315,7 +320,8 @@ async def everything(state: StateStore) -> list[Any]:
         ("detections.page", ([], 100)),
         ("decisions.page", (0.0, 100)),
         ("manifests.of_application", ("", [])),
-        ("code.hints", ([digest(name) for name in "abcd"],)),
+        *(("code.names", (code_set(*names).digest, "a")) for names in ("", "a", "b", "c", "d")),
+        *(("code.get", (code_set(*names).digest,)) for names in ("", "a", "b", "c", "d")),
     ]
     return await perform(state, "read", asked)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -276,6 +279,40 @@ class TestAnticipation:
         assert denials.early.wide_bans(0.0) == (wide,)
         denials.settle(ticket)
         assert denials.early.wide_cuts() == denials.early.wide_bans(0.0) == ()
+
+
+def test_a_transaction_may_ask_on_a_thread_while_entries_come() -> None:
+    denials = DenySet(HEAD)
+    entries = chain(
+        HEAD, [body(selector=Selector(SelectorKind.DIGEST, f"{number:064x}")) for number in range(3_000)]
+    )
+    for entry in entries[:1_000]:
+        denials.apply(entry)
+    over = threading.Event()
+
+    def ask() -> int:
+        asked = 0
+        while not over.is_set():
+            assert len(denials.wide_after(0)) >= 1_000
+            assert len(denials.wide_bans(0.0)) >= 1_000
+            assert len(denials.early.wide_cuts()) <= 1
+            asked += 1
+        return asked
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            asking = [threads.submit(ask) for _ in range(2)]
+            for entry in entries[1_000:]:
+                ticket = denials.anticipate([entry.body])
+                denials.apply(entry)
+                denials.settle(ticket)
+            over.set()
+            assert all(task.result(timeout=30) for task in asking)
+    finally:
+        over.set()
+        sys.setswitchinterval(interval)
 
 
 SELECTORS = [

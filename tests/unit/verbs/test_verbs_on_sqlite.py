@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,11 +21,11 @@ from broker.model.identity import InstanceClaims
 from broker.model.manifest import ManifestUnit
 from broker.model.requests import AttestAnswer, IssueAnswer
 from broker.model.revocation import EntryKind, SelectorKind
-from broker.model.role import AfterRevocation, Cap
+from broker.model.role import AfterRevocation, Cap, Mode
 from lockstep.formats import Reason
 from tests.fakes.clock import FakeClock
 from tests.fakes.entropy import CounterEntropy
-from tests.support.house import HOUR, START, House, policy, role
+from tests.support.house import HOUR, START, House, book, policy, role
 from tests.support.manifests import unit
 
 PACKAGE = "pkg:pypi/lib@1.0"
@@ -120,6 +122,30 @@ async def test_a_flood_of_reports_stays_under_the_cap(house: House) -> None:
     answers = await asyncio.gather(*(house.report(detector=detector, attestation=item.id) for item in fleet))
     states = [item.state for item in answers]
     assert (states.count(DetectionState.APPLIED), states.count(DetectionState.HELD)) == (3, 9)
+
+
+async def test_what_is_only_judged_is_one_row_and_what_is_kept_is_found(house: House, tmp_path: Path) -> None:
+    house.people.book = book(role("api", mode=Mode.OBSERVE), role("strict"))
+    names = [f"unit {number}" for number in range(1200)]
+    counts = []
+    with closing(sqlite3.connect(tmp_path / "state.db")) as connection:
+
+        def members() -> int:
+            return int(connection.execute("SELECT count(*) FROM code_set_units").fetchone()[0])
+
+        counts.append(members())
+        await house.workload().attest(*names, roles=("strict",), dry_run=True)
+        with pytest.raises(Denied):
+            await house.workload().attest(*names, roles=("strict",))
+        counts.append(members())
+        workload = await house.attested(*names)
+        counts.append(members())
+        await house.attested(*names)
+        counts.append(members())
+    assert [count - counts[0] for count in counts] == [0, 0, 1200, 1200]
+    await house.revoke(SelectorKind.DIGEST, unit(names[-1]).digest.hex())
+    await house.tick()
+    assert (await workload.row()).state is AttestationState.REVOKED
 
 
 async def test_revoked_in_the_middle_of_an_issue(house: House) -> None:

@@ -7,13 +7,16 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from broker.adapters.state.driving import drive
 from broker.adapters.state.sqlite.inbox import Inbox, Job
 from broker.adapters.state.sqlite.session import Session, translated
 from broker.errors import LockstepError, Misuse
 from broker.ports import Transaction
+
+_MOST_CHANGES: Final = 5_000
+"""Rows after which a batch is committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +108,16 @@ class Lane:
             line.connection.execute(self._begin)
         except (sqlite3.Error, LockstepError) as error:
             return self._refuse_all(first, _as_ours(error))
+        changes = line.connection.total_changes
         try:
             job: Job | None = first
             while job is not None:
                 if not job.future.done():  # else its caller was cancelled or has run out of patience
                     taken.append(job)
                     outcomes.append(self._run_one(line, job))
-                if len(taken) >= self._batch or (job.urgent and not self._inbox.hurried):
+                # What waits, waits for the commit too: a few large works make one, not all that there are.
+                large = line.connection.total_changes - changes >= _MOST_CHANGES
+                if len(taken) >= self._batch or large or (job.urgent and not self._inbox.hurried):
                     break
                 job = self._inbox.more()
             line.connection.execute("COMMIT")

@@ -114,6 +114,27 @@ async def test_the_urgent_do_not_wait_for_the_batch_that_they_meet(path: Path, o
     assert commits(path) - before == 2  # the block with the urgent one, then the others
 
 
+async def test_a_few_large_works_make_a_commit(path: Path, opened: Opener) -> None:
+    """Or an urgent one, which has not come yet, would wait for all of them."""
+    state = await opened()
+
+    def large(name: str) -> Callable[[Transaction], Awaitable[None]]:
+        async def work(tx: Transaction) -> None:
+            for number in range(2_500):
+                await tx.replays.claim(name, number.to_bytes(2), 1e12)
+
+        return work
+
+    block = Roadblock(state)
+    await block.stands()
+    works = [asyncio.create_task(state.transact(large(str(number)))) for number in range(6)]
+    await asyncio.sleep(0)
+    before = commits(path)
+    await block.lift()
+    await asyncio.gather(*works)
+    assert commits(path) - before == 3
+
+
 async def test_a_full_queue_says_so_at_once(opened: Opener) -> None:
     state = await opened(queue=10, urgent_queue=2)
     block = Roadblock(state)

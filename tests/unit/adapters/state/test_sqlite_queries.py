@@ -14,8 +14,16 @@ from broker.adapters.state.sqlite.queries import load_queries
 from broker.adapters.state.sqlite.schema import bring_up_to_date
 
 QUERIES = load_queries()
-# What has to look at everything: the live log at start, all manifests, a count, and the few acts that are open.
-WHOLE = {"revocations.live", "manifests.all", "attestations.count_alive", "revocations.open"}
+# What has to look at everything: the live log at start, all manifests, a count, the few acts that are open, and what
+# is kept within a budget.
+WHOLE = {
+    "revocations.live",
+    "manifests.all",
+    "attestations.count_alive",
+    "revocations.open",
+    "code.loose",
+    "code.sizes_of_names",
+}
 
 
 @pytest.fixture(scope="module")
