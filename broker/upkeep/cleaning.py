@@ -93,7 +93,7 @@ class Cleaning:
                     await self._sweeping.backend(lease.backend)
                 confirmed = None if waiting else await backend.confirm(lease, now)
         except (LockstepError, TimeoutError) as error:
-            why = error.reason if isinstance(error, LockstepError) else "no answer"
+            why = f"{error.reason}: {error.message}" if isinstance(error, LockstepError) else "no answer"
             await self._again(lease, now, why)
             return False
         if confirmed is None:

@@ -1,30 +1,45 @@
-"""Sweep: find at the backends what no row knows, and take it back."""
+"""Sweep: find at the backends what no row knows and take it back, and what they have given up on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
 
+from broker.errors import LockstepError
 from broker.model.attestation import AttestationState
+from broker.model.credential import Lease, LeaseState
 from broker.ports import AccountKeeper, Clock, CredentialBackend, StateStore, Transaction
-from broker.upkeep.limits import BATCH, UpkeepLimits
+from broker.upkeep.limits import BATCH, STUCK_AFTER, UpkeepLimits
+
+GIVEN_UP: Final = "the backend has given up taking it back: its target refuses to drop it"
 
 
 class Sweeping:
-    """At the start and now and then: leases without a row, and instances that could still be served though
-    they have ended."""
+    """At the start and now and then: leases without a row, leases that a backend has given up on, and instances
+    that could still be served though they have ended."""
 
     def __init__(
         self,
         clock: Clock,
         backends: Mapping[str, CredentialBackend],
         state: StateStore,
+        on_stuck: Callable[[Lease], None],
+        on_alarm: Callable[[str], None],
         limits: UpkeepLimits,
     ) -> None:
         self._clock = clock
         self._backends = backends
         self._state = state
+        self._on_stuck = on_stuck
+        self._on_alarm = on_alarm
         self._limits = limits
         self._after: dict[str, float] = {}
+        self._given_up: dict[str, frozenset[str]] = {}
+
+    def given_up(self) -> Mapping[str, int]:
+        """By backend: how many leases it had given up on when it was last swept."""
+        return {name: len(found) for name, found in self._given_up.items() if name in self._backends}
 
     async def tick(self, now: float) -> None:
         """Sweep each backend whose turn it is. Raises `Unavailable`; its turn then comes again soon."""
@@ -37,7 +52,8 @@ class Sweeping:
             self._after[name] = now + self._limits.sweep
 
     async def backend(self, name: str) -> int:
-        """How many leases were found and taken back at one backend."""
+        """How many leases were found and taken back at one backend. Raises what the first failed with, after all
+        the others."""
         backend = self._backends.get(name)
         keeper = None if backend is None else backend.accounts
         if keeper is None:
@@ -45,10 +61,44 @@ class Sweeping:
         # An answer that is still on its way is no stray: its row does not know its handle yet.
         before = self._clock.now() - self._limits.pending - self._limits.skew
         found = await self._unknown(await keeper.strays(before))
+        failed: list[LockstepError] = []
         for handle in found:
-            await keeper.revoke_stray(handle)
+            try:
+                await keeper.revoke_stray(handle)
+            except LockstepError as error:
+                failed.append(error)
         await self._freeze_ended(keeper)
+        await self._tell_given_up(name, await keeper.given_up())
+        if failed:
+            raise failed[0]
         return len(found)
+
+    async def _tell_given_up(self, name: str, handles: Sequence[str]) -> None:
+        """Whatever has a row is STUCK from now on; what has none is an alarm as well."""
+        before, self._given_up[name] = self._given_up.get(name, frozenset()), frozenset(handles)
+        for handle in handles:
+            lease = await self._state.transact(lambda tx, handle=handle: self._stick(tx, handle))  # type: ignore[misc]
+            if lease is not None:
+                self._on_stuck(lease)
+        unknown = [handle for handle in await self._unknown(handles) if handle not in before]
+        if unknown:
+            self._on_alarm(
+                f"backend {name} has given up on {len(unknown)} leases that no row knows, "
+                f"{unknown[0]} first: drop their logins at the target by hand, then revoke them there"
+            )
+
+    async def _stick(self, tx: Transaction, handle: str) -> Lease | None:
+        lease = await tx.leases.by_handle(handle)
+        if lease is None or not lease.state.live or lease.state is LeaseState.STUCK:
+            return None
+        stuck = replace(
+            lease,
+            state=LeaseState.STUCK,
+            attempts=max(lease.attempts, STUCK_AFTER),
+            next_attempt_at=lease.next_attempt_at or self._clock.now(),
+            detail=GIVEN_UP,
+        )
+        return stuck if await tx.leases.replace(stuck, lease.state) else None
 
     async def _unknown(self, handles: Sequence[str]) -> Sequence[str]:
         unknown: list[str] = []

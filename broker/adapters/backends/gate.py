@@ -259,6 +259,10 @@ class GateAccounts:
     async def revoke_stray(self, handle: str) -> None:
         """There is none."""
 
+    async def given_up(self) -> Sequence[str]:
+        """None: a gate makes no leases."""
+        return ()
+
     async def _entity(self, attestation_id: str) -> Mapping[str, Any]:
         body = {"alias_name": attestation_id, "alias_mount_accessor": await self._mount_accessor()}
         answer = await self._session.ask("POST", "identity/lookup/entity", body, lane=Lane.STOP)
