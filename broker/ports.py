@@ -199,6 +199,10 @@ class AccountKeeper(Protocol):
     async def revoke_stray(self, handle: str) -> None:
         """Take back a lease that no row knows."""
 
+    async def given_up(self) -> Sequence[str]:
+        """Handles of leases under the backend's paths that it has tried to take back in vain and tries no more; it
+        still takes one back that it is asked for."""
+
 
 class TargetCutter(Protocol):
     """Ends logins and sessions of an attestation at the target itself, without waiting for any backend.

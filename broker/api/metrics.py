@@ -68,6 +68,12 @@ class Metrics:
             "Accounts at backends that cannot be closed yet (counted up to 1,000).",
             registry=self.registry,
         )
+        self._given_up = Gauge(
+            "lockstep_irrevocable_leases",
+            "Leases that a backend has given up taking back, by backend.",
+            ("backend",),
+            registry=self.registry,
+        )
         self._attestations = Gauge("lockstep_attestations", "Attestations alive.", registry=self.registry)
         self._age = Gauge(
             "lockstep_revocation_state_age_seconds",
@@ -135,6 +141,12 @@ class Metrics:
         self._stuck.set(leases.get(LeaseState.STUCK, 0))
         self._stuck_accounts.set(stuck_accounts)
         self._attestations.set(attestations)
+
+    def given_up(self, leases: Mapping[str, int]) -> None:
+        """How many leases each backend has given up on; a backend that is left out is there no more."""
+        self._given_up.clear()
+        for backend, count in leases.items():
+            self._given_up.labels(backend).set(count)
 
     def exposition(self) -> bytes:
         """The OpenMetrics text."""

@@ -99,6 +99,7 @@ def open_doors(
             clock,
             metrics_local_only=server.http.metrics == "loopback",
             components=LiveComponents(live, targets.states),
+            given_up=verbs.upkeep.given_up,
         ).answers(),
     }
     listen = server.listen

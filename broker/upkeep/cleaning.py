@@ -108,7 +108,7 @@ class Cleaning:
                     again_at = await self._sweeping.lost(lease.backend, lease.issued_at)
                 confirmed = await backend.confirm(lease, now) if again_at is None else None
         except (LockstepError, TimeoutError) as error:
-            why = error.reason if isinstance(error, LockstepError) else "no answer"
+            why = f"{error.reason}: {error.message}" if isinstance(error, LockstepError) else "no answer"
             await self._again(lease, now, why)
             return False
         if confirmed is None or again_at is not None:

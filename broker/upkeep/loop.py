@@ -75,7 +75,7 @@ class Upkeep:
         self._limits = limits
         self._expansion = Expansion(state, feed)
         self._cutting = Cutting(clock, backends, cutters, state, on_alarm, on_fault, limits)
-        self._sweeping = Sweeping(clock, backends, state, on_fault, limits)
+        self._sweeping = Sweeping(clock, backends, state, on_fault, on_stuck, on_alarm, limits)
         self._cleaning = Cleaning(
             clock, backends, state, self._cutting, self._sweeping, on_stuck, on_fault, limits
         )
@@ -100,6 +100,10 @@ class Upkeep:
             group.create_task(self._close.run(stop), name="upkeep accounts")
             group.create_task(self._keep_swept(stop), name="upkeep strays")
             group.create_task(self._keep_cut(stop), name="upkeep cuts")
+
+    def given_up(self) -> Mapping[str, int]:
+        """By backend: leases that it cannot take back and tries no more, when it was last looked."""
+        return self._sweeping.given_up()
 
     async def tick(self) -> bool:
         """One round of everything; True where more of the same is due at once."""

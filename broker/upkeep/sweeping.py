@@ -1,17 +1,21 @@
-"""Sweep: find at the backends what no row knows, and take it back."""
+"""Sweep: find at the backends what no row knows and take it back, and what they have given up on."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
 from broker.errors import LockstepError
 from broker.model.attestation import AttestationState
+from broker.model.credential import Lease, LeaseState
 from broker.ports import AccountKeeper, Clock, CredentialBackend, StateStore, Transaction
 from broker.upkeep.faults import OnFault
-from broker.upkeep.limits import BATCH, UpkeepLimits
+from broker.upkeep.limits import BATCH, STUCK_AFTER, UpkeepLimits
+
+GIVEN_UP: Final = "the backend has given up taking it back: its target refuses to drop it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +28,8 @@ class Swept:
 
 
 class Sweeping:
-    """At the start and now and then: leases without a row, and instances that could still be served though
-    they have ended."""
+    """At the start and now and then: leases without a row, leases that a backend has given up on, and instances
+    that could still be served though they have ended."""
 
     def __init__(
         self,
@@ -33,16 +37,25 @@ class Sweeping:
         backends: Mapping[str, CredentialBackend],
         state: StateStore,
         on_fault: OnFault,
+        on_stuck: Callable[[Lease], None],
+        on_alarm: Callable[[str], None],
         limits: UpkeepLimits,
     ) -> None:
         self._clock = clock
         self._backends = backends
         self._state = state
         self._on_fault = on_fault
+        self._on_stuck = on_stuck
+        self._on_alarm = on_alarm
         self._limits = limits
         self._after: dict[str, float] = {}
         self._reached: dict[str, float] = {}
         self._looking: dict[str, asyncio.Lock] = {}
+        self._given_up: dict[str, frozenset[str]] = {}
+
+    def given_up(self) -> Mapping[str, int]:
+        """By backend: how many leases it had given up on when it was last swept."""
+        return {name: len(found) for name, found in self._given_up.items() if name in self._backends}
 
     async def tick(self, now: float) -> None:
         """Sweep each backend whose turn it is. Raises `Unavailable`; its turn then comes again soon."""
@@ -61,7 +74,8 @@ class Sweeping:
             self._after[name] = now + self._limits.sweep
 
     async def backend(self, name: str) -> Swept:
-        """Look through one backend, and take back what no row knows. Raises `Unavailable`."""
+        """Look through one backend, and take back what no row knows. Raises what the first failed with, after all
+        the others."""
         backend = self._backends.get(name)
         keeper = None if backend is None else backend.accounts
         if keeper is None:
@@ -69,9 +83,16 @@ class Sweeping:
         # An answer that is still on its way is no stray: its row does not know its handle yet.
         before = self._clock.now() - self._young
         found = await self._unknown(await keeper.strays(before))
+        failed: list[LockstepError] = []
         for handle in found:
-            await keeper.revoke_stray(handle)
+            try:
+                await keeper.revoke_stray(handle)
+            except LockstepError as error:
+                failed.append(error)
         await self._freeze_ended(keeper)
+        await self._tell_given_up(name, await keeper.given_up())
+        if failed:
+            raise failed[0]
         self._reached[name] = max(before, self._reached.get(name, -math.inf))
         return Swept(len(found), before)
 
@@ -101,6 +122,33 @@ class Sweeping:
     def _young(self) -> float:
         """Seconds for which what was made may be unknown to its row."""
         return self._limits.pending + self._limits.skew
+
+    async def _tell_given_up(self, name: str, handles: Sequence[str]) -> None:
+        """Whatever has a row is STUCK from now on; what has none is an alarm as well."""
+        before, self._given_up[name] = self._given_up.get(name, frozenset()), frozenset(handles)
+        for handle in handles:
+            lease = await self._state.transact(lambda tx, handle=handle: self._stick(tx, handle))  # type: ignore[misc]
+            if lease is not None:
+                self._on_stuck(lease)
+        unknown = [handle for handle in await self._unknown(handles) if handle not in before]
+        if unknown:
+            self._on_alarm(
+                f"backend {name} has given up on {len(unknown)} leases that no row knows, "
+                f"{unknown[0]} first: drop their logins at the target by hand, then revoke them there"
+            )
+
+    async def _stick(self, tx: Transaction, handle: str) -> Lease | None:
+        lease = await tx.leases.by_handle(handle)
+        if lease is None or not lease.state.live or lease.state is LeaseState.STUCK:
+            return None
+        stuck = replace(
+            lease,
+            state=LeaseState.STUCK,
+            attempts=max(lease.attempts, STUCK_AFTER),
+            next_attempt_at=lease.next_attempt_at or self._clock.now(),
+            detail=GIVEN_UP,
+        )
+        return stuck if await tx.leases.replace(stuck, lease.state) else None
 
     async def _unknown(self, handles: Sequence[str]) -> Sequence[str]:
         unknown: list[str] = []

@@ -9,13 +9,18 @@ The convention, which `CONTRIBUTING.md` tells:
 - ```` ```sh ````: is run, and has to end well.
 - ```` ```python app.py ````: a file of the page's folder.
 - Whatever cannot be run has another word, and no ``$``.
+
+A page that says ``<!-- run with a real OpenBao and a real PostgreSQL -->`` has both, and the names of its examples
+stand for them; what `deploy/` has is below its folder, as in a checkout.
 """
 
+import contextlib
 import os
 import re
 import shlex
 import shutil
 import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -26,9 +31,12 @@ from lockstep_client.cli.main import cli
 from tests.support.console import Shell, Step, blocks, matches, steps
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
 RUN = ("console", "sh")
 WITHIN = 30.0
+
+
+SERVERS = "<!-- run with a real OpenBao and a real PostgreSQL -->"
 
 
 def runs(page: Path) -> bool:
@@ -54,15 +62,56 @@ def test_a_page_does_what_it_shows(page: Path, tmp_path: Path) -> None:
     for tool in ("curl", "openssl"):
         if f"{tool} " in page.read_text() and shutil.which(tool) is None:
             pytest.skip(f"{tool} is not here")
-    with Shell(tmp_path, environment()) as shell:
+    with servers(page, tmp_path) as (more, meant), Shell(tmp_path, {**environment(), **more}) as shell:
+        (shell.folder / "deploy").symlink_to(ROOT / "deploy")
         for block in blocks(page.read_text()):
+            text = meant(block.text)
             if block.name:
-                shell.write(block.name, block.text)
+                shell.write(block.name, text)
             elif block.word == "sh":
-                code, said = shell.run(block.text, within=WITHIN)
+                code, said = shell.run(text, within=WITHIN)
                 assert code == 0, f"{page.name}:{block.line} ended with {code}:\n{said}"
             elif block.word == "console":
-                follow(shell, block.text, f"{page.name}:{block.line}")
+                follow(shell, text, f"{page.name}:{block.line}")
+
+
+@contextlib.contextmanager
+def servers(page: Path, folder: Path) -> Iterator[tuple[Mapping[str, str], Callable[[str], str]]]:
+    """Of a page that asks for them: what an operator has in the environment, and what names of the page mean."""
+    if SERVERS not in page.read_text():
+        yield {}, lambda text: text
+        return
+    from tests.support.openbao import openbao
+    from tests.support.postgres import postgres
+
+    with openbao(folder / "bao") as bao, postgres() as database:
+        admin = database.superuser
+        environ = {
+            "BAO_ADDR": bao.address,
+            "BAO_CACERT": str(bao.ca),
+            "BAO_TOKEN": bao.root.token,
+            "PGHOST": admin.host,
+            "PGPORT": str(admin.port),
+            "PGUSER": admin.user,
+            "PGPASSWORD": admin.password,
+            "PGSSLMODE": "verify-full",
+            "PGSSLROOTCERT": str(admin.ca),
+            "PATH": f"{database.program('psql').parent}:{environment()['PATH']}",
+        }
+        names = {
+            "https://vault.acme.example:8200": bao.address,
+            "/etc/lockstep/tls/vault-ca.pem": str(bao.ca),
+            "/etc/lockstep/tls/database-ca.pem": str(admin.ca),
+            "db.acme.example": admin.host,
+            "= 5432": f"= {admin.port}",
+        }
+
+        def meant(text: str) -> str:
+            for name, real in names.items():
+                text = text.replace(name, real)
+            return text
+
+        yield environ, meant
 
 
 def follow(shell: Shell, text: str, where: str) -> None:

@@ -14,11 +14,12 @@ from broker.api.metrics import Metrics
 from broker.crypto.keyfiles import public_pem
 from broker.crypto.webhooks import HmacKey, signed_headers
 from broker.dev import make
+from broker.dev.files import kept_secret
 from broker.settings import load
 from lockstep.formats import Reason
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
 
 
 def blocks(language: str) -> list[ParameterSet]:
@@ -35,8 +36,16 @@ def test_configuration_loads(text: str, tmp_path: Path) -> None:
     dev = tmp_path / "dev"
     make(dev, SystemClock())
     shown = tmp_path / "shown.toml"
-    bundle = dev / "mesh-ca.crt"
-    shown.write_text(text.replace('"/run/spire/bundle.pem"', json.dumps(str(bundle))))
+    stands_for = {
+        "/run/spire/bundle.pem": "mesh-ca.crt",
+        "/etc/lockstep/tls/vault-ca.pem": "ca.crt",
+        "/etc/lockstep/tls/database-ca.pem": "ca.crt",
+    }
+    for name, file in stands_for.items():
+        text = text.replace(json.dumps(name), json.dumps(str(dev / file)))
+    shown.write_text(text)
+    for name in re.findall(r'_file\s*= "([\w-]+)"', text):
+        kept_secret(tmp_path / name, prefix="")
     (tmp_path / "falco.hmac").write_bytes((dev / "detector.secret").read_bytes())
     (tmp_path / "falco.hmac").chmod(0o600)
     for folder in re.findall(r'^source\s*=\s*"([^"]+)"', text, re.M):

@@ -81,6 +81,8 @@ class FakeVault:
         """Accessors that are good, and whose."""
         self.leases: dict[str, Made] = {}
         self.frozen: set[str] = set()
+        self.irrevocable: set[str] = set()
+        """Handles of leases that cannot be taken back."""
         self.calls: list[str] = []
         self.swept = True
         self._accounts = FakeAccounts(self)
@@ -194,6 +196,8 @@ class FakeVault:
         return Confirmed(Confirmation.ALIVE if alive else Confirmation.GONE, "fake lookup")
 
     def drop(self, handle: str) -> None:
+        if handle in self.irrevocable:
+            raise Unavailable(Reason.BACKEND_UNAVAILABLE, "the target refuses to drop it")
         self.leases.pop(handle, None)
         self.target.logins.pop(handle, None)
 
@@ -262,3 +266,6 @@ class FakeAccounts:
 
     async def revoke_stray(self, handle: str) -> None:
         self._vault.drop(handle)
+
+    async def given_up(self) -> Sequence[str]:
+        return sorted(self._vault.irrevocable & set(self._vault.leases))

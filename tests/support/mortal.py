@@ -110,6 +110,9 @@ class MortalAccounts:
     async def revoke_stray(self, handle: str) -> None:
         await self._inner.revoke_stray(handle)
 
+    async def given_up(self) -> Sequence[str]:
+        return await self._inner.given_up()  # type: ignore[no-any-return]
+
 
 class MortalBackend:
     """`CredentialBackend` around another."""

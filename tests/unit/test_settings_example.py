@@ -73,7 +73,7 @@ def test_the_example_holds(settings: Settings) -> None:
         "ledger-gate",
         "ledger-tls",
     }
-    assert settings.book.roles["ledger-db"].parameters["cutter"] == "payments-db"
+    assert settings.book.roles["ledger-db"].parameters["cutter"] == "ledger-db"
     assert settings.book.roles["ledger-tls"].parameters["data"] == {"common_name": "ledger.acme.example"}
     assert settings.book.roles["ledger-gate"].parameters == {"role": "ledger"}
     assert settings.book.roles["payments-mesh"].parameters == {"audience": "orders", "scope": "orders:read"}

@@ -57,8 +57,10 @@ class StatusRoom:
         *,
         metrics_local_only: bool,
         components: Callable[[], Mapping[str, str]] = dict,
+        given_up: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
-        """`components` says how parts are that callers are not turned away for, by name."""
+        """`components` says how parts are that callers are not turned away for, by name; `given_up` how many leases
+        each backend cannot take back."""
         self._readiness = readiness
         self._metrics = metrics
         self._store = store
@@ -66,6 +68,7 @@ class StatusRoom:
         self._clock = clock
         self._local_only = metrics_local_only
         self._components = components
+        self._given_up = given_up
         self._counted_at = float("-inf")
 
     def answers(self) -> Mapping[tuple[str, str], Answer]:
@@ -95,6 +98,7 @@ class StatusRoom:
         if self._local_only and not asked.call.address.startswith(_LOOPBACK):
             raise NotFound("no such path")
         self._metrics.feed(len(self._feed.denials), self._feed.age())
+        self._metrics.given_up(self._given_up())
         await self._count()
         return Response(self._metrics.exposition(), media_type=CONTENT_TYPE)
 

@@ -379,7 +379,7 @@ async def test_operators_alone_learn_why_a_lease_is_stuck(tmp_path: Path) -> Non
         reply = await call(guest.channel, CREDENTIAL + "ListLeases", request.SerializeToString(), reader)
         [lease] = credential_pb2.ListLeasesResponse.FromString(reply.raw).leases
         assert (lease.cleaning.backend, lease.cleaning.attempts) == ("db", STUCK_AFTER)
-        assert lease.cleaning.detail == "backend_unavailable"
+        assert lease.cleaning.detail == "backend_unavailable: the backend does not answer"
         assert lease.cleaning.next_attempt_at.seconds > 0
         reply = await guest.call(
             CREDENTIAL + "ListLeases",

@@ -587,3 +587,59 @@ class TestCrash:
         house.state._tables.attestations.pop(workload.id)
         await house.tick(1)
         assert workload.id in vault.frozen
+
+
+class TestLeasesThatTheBackendHasGivenUpOn:
+    """Its target refused again and again: they stay STUCK, and somebody hears of it."""
+
+    async def test_one_with_a_row_is_stuck_and_stays_so_until_it_is_gone(self) -> None:
+        house, vault = await opened()
+        workload = await house.attested()
+        answer = await workload.issue("db")
+        vault.irrevocable.add(answer.lease.handle)
+        await house.tick(house.upkeep_limits.sweep)
+        lease = await house.lease(answer.lease.id)
+        assert lease.state is LeaseState.STUCK
+        assert "given up" in lease.detail
+        assert [item.id for item in house.stuck] == [answer.lease.id]
+        assert house.upkeep.given_up() == {"vault": 1}
+        for _ in range(2):
+            # Tried on: a target may come back, or be put right.
+            await house.tick(house.upkeep_limits.sweep)
+            assert (await house.lease(answer.lease.id)).state is LeaseState.STUCK
+        assert len([item for item in house.stuck if item.id == answer.lease.id]) == 1
+        vault.irrevocable.clear()
+        await house.tick(house.upkeep_limits.sweep)
+        assert (await house.lease(answer.lease.id)).state is LeaseState.REVOKED
+        await house.tick(house.upkeep_limits.sweep)
+        assert house.upkeep.given_up() == {"vault": 0}
+        assert house.alarms == []
+
+    async def test_one_without_a_row_is_an_alarm_and_keeps_nothing_else_from_being_swept(self) -> None:
+        house, vault = await opened()
+        workload, forgotten = await house.attested(), await house.attested()
+        refused, other = await workload.issue("db"), await workload.issue("db")
+        await forgotten.issue("db")
+        tables = house.state._tables
+        for lease in (refused.lease, other.lease):
+            tables.leases.pop(lease.id)
+        tables.attestations.pop(forgotten.id)
+        vault.irrevocable.add(refused.lease.handle)
+        house.clock.advance(house.upkeep_limits.pending + 10)
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await house.tick(house.upkeep_limits.sweep)
+        assert other.lease.handle not in vault.leases
+        assert forgotten.id in vault.frozen
+        assert house.upkeep.given_up() == {"vault": 1}
+        (alarm,) = house.alarms
+        assert alarm.startswith("backend vault has given up on 1 leases that no row knows")
+        assert refused.lease.handle in alarm
+
+    async def test_a_backend_that_is_configured_no_more_is_not_counted(self) -> None:
+        house, vault = await opened()
+        answer = await (await house.attested()).issue("db")
+        vault.irrevocable.add(answer.lease.handle)
+        await house.tick(house.upkeep_limits.sweep)
+        del house.backends["vault"]
+        assert house.upkeep.given_up() == {}

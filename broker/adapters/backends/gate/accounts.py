@@ -140,6 +140,10 @@ class GateAccounts:
     async def revoke_stray(self, handle: str) -> None:
         """There is none."""
 
+    async def given_up(self) -> Sequence[str]:
+        """None: a gate makes no leases."""
+        return ()
+
 
 def _attestation_id(alias: str) -> str:
     """Vault keeps aliases in lower case; an id is ``A-`` and 26 lower-case letters and digits."""

@@ -182,6 +182,10 @@ class VaultAccounts:
         """By lease id."""
         await self._leases.revoke(handle)
 
+    async def given_up(self) -> Sequence[str]:
+        """Lease ids that Vault calls irrevocable."""
+        return await self._leases.irrevocable()
+
     async def attestations(self) -> Sequence[str]:
         """Whoever has an alias of ours and an entity that is not disabled."""
         return await self._entities.going()

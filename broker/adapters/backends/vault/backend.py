@@ -11,7 +11,7 @@ from broker.adapters.backends.vault.engines import Method, Plan, plan
 from broker.adapters.backends.vault.errors import refused, unavailable
 from broker.adapters.backends.vault.flights import Flight, Flights
 from broker.adapters.backends.vault.handles import FOREVER, Handle, parse_handle
-from broker.adapters.backends.vault.leases import VaultLeases
+from broker.adapters.backends.vault.leases import IRREVOCABLE, VaultLeases, given_up
 from broker.adapters.backends.vault.options import VaultOptions
 from broker.adapters.backends.vault.secrets import issued, named_after, request
 from broker.adapters.backends.vault.session import VaultSession
@@ -174,8 +174,8 @@ class VaultBackend:
         known = await self._leases.found(handle.lease_id)
         if known is None:
             return Confirmed(Confirmation.GONE, "lease unknown to the backend")
-        if known.get("revoke_error"):
-            raise unavailable("the backend calls the lease irrevocable: its target refuses to drop it")
+        if given_up(known):
+            raise unavailable(IRREVOCABLE)
         return Confirmed(Confirmation.ALIVE, "the lease is there")
 
     # --- parts --------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from broker.model.strict import Malformed, read_time
 
 ABREAST: Final = 8
 """Leases looked up at once, in a sweep."""
+IRREVOCABLE: Final = "the backend calls the lease irrevocable: its target refuses to drop it"
 _DEPTH: Final = 4
 _MOST: Final = 200_000
 
@@ -44,8 +45,11 @@ class VaultLeases:
         """Answered when the target has dropped it; one that is gone is no error."""
         body = {"lease_id": lease_id, "sync": True}
         answer = await self._session.ask("PUT", "sys/leases/revoke", body)
-        if not answer.ok and not _gone(answer):
-            raise refused("revoking a lease", answer)
+        if answer.ok or _gone(answer):
+            return
+        if answer.status == 400 and given_up(await self.found(lease_id)):
+            raise unavailable(IRREVOCABLE)
+        raise refused("revoking a lease", answer)
 
     async def renew(self, lease_id: str, increment: int, flight: Flight) -> float | None:
         """Seconds that it now lives; None where it is gone, cannot be renewed, or is about to reach its end."""
@@ -77,6 +81,21 @@ class VaultLeases:
         self._made = {lease_id: known[lease_id] for lease_id in ids if lease_id in known}
         return [lease_id for lease_id, at in self._made.items() if at < before]
 
+    async def irrevocable(self) -> Sequence[str]:
+        """Ids under the watched paths that the server has given up on: its target refused again and again. Without
+        the right to ask, none: the broker's log says so once."""
+        if not self._paths:
+            return []
+        answer = await self._session.ask("GET", "sys/leases?type=irrevocable")
+        if answer.status == 403:
+            return []
+        found = answer.data.get("leases")
+        if not answer.ok or not isinstance(found, list):
+            raise refused("listing irrevocable leases", answer)
+        ids = [str(item.get("lease_id", "")) for item in found if isinstance(item, dict)]
+        ours = tuple(f"{path}/" for path in self._paths)
+        return [lease_id for lease_id in ids if lease_id.startswith(ours)]
+
     async def _list(self, path: str, into: list[str], depth: int) -> None:
         answer = await self._session.ask("LIST", f"sys/leases/lookup/{path}")
         if answer.status == 404:
@@ -91,6 +110,11 @@ class VaultLeases:
                 await self._list(f"{path}/{str(key).rstrip('/')}", into, depth - 1)
         if len(into) > _MOST:
             raise unavailable("more leases at the backend than can be swept")
+
+
+def given_up(known: Mapping[str, Any] | None) -> bool:
+    """True for a lease that the server no longer tries to take back by itself (OpenBao from 2.6 says it here)."""
+    return known is not None and bool(known.get("revoke_error"))
 
 
 def _gone(answer: Answer) -> bool:

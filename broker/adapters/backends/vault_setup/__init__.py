@@ -5,6 +5,7 @@ from broker.adapters.backends.vault_setup.acts_engines import engines, variables
 from broker.adapters.backends.vault_setup.apply import Pending, State, apply, compare
 from broker.adapters.backends.vault_setup.eyes import opened
 from broker.adapters.backends.vault_setup.facts import Facts, Unseen
+from broker.adapters.backends.vault_setup.files import files
 from broker.adapters.backends.vault_setup.finding import Finding, Level
 from broker.adapters.backends.vault_setup.judge import faulty, judge, worst
 from broker.adapters.backends.vault_setup.look import look
@@ -25,6 +26,7 @@ __all__ = [
     "compare",
     "engines",
     "faulty",
+    "files",
     "judge",
     "look",
     "node_settings",

@@ -40,9 +40,14 @@ class Act:
         return f"{line} <<'EOF'\n{self.stdin}EOF" if self.stdin else line
 
 
-def say(name: str) -> str:
+def variable(name: str) -> str:
     """What only a person knows, in a line for a shell: nothing is done before it is said."""
-    return f'"${{{name}:?}}"'
+    return f"${{{name}:?}}"
+
+
+def say(name: str) -> str:
+    """The same as a word of its own."""
+    return f'"{variable(name)}"'
 
 
 def plan(wanted: Wanted) -> tuple[Act, ...]:

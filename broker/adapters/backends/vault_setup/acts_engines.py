@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Final
 
-from broker.adapters.backends.vault_setup.acts import Act, say
+from broker.adapters.backends.vault_setup.acts import Act, say, variable
 from broker.adapters.backends.vault_setup.usernames import USERNAME_TEMPLATE
 from broker.adapters.backends.vault_setup.wanted import Use, Wanted, definition
 
 SHIPPED: Final = "deploy/vault/postgres"
 """Where the statements for PostgreSQL are; lines are for the root of the repository."""
-_LIFE: Final = "default_ttl=1h max_ttl=24h"
+LIFE: Final = {"default_ttl": "1h", "max_ttl": "24h"}
+"""Of what a role makes; a lease of ours is shorter, and extended."""
+URL: Final = (
+    "postgresql://{{{{username}}}}:{{{{password}}}}@{host}:{port}/{database}"
+    "?sslmode=verify-full&sslrootcert={ca}"
+)
+_LIFE: Final = " ".join(f"{name}={value}" for name, value in LIFE.items())
+_PLAIN: Final = re.compile(r"[A-Za-z0-9._-]+")
 _VARIABLE: Final = re.compile(r"\$\{([A-Z_][A-Z0-9_]*):\?\}")
 
 
@@ -126,20 +133,28 @@ def _statements(use: Use) -> str:
     return f"creation_statements={owner} revocation_statements=@{SHIPPED}/{revocation}.sql"
 
 
+def connection_fields(uses: Sequence[Use]) -> Mapping[str, str]:
+    """What a connection says beside where the database is and the admin's password."""
+    return {
+        "plugin_name": "postgresql-database-plugin",
+        "allowed_roles": ",".join(use.path.rpartition("/")[2] for use in uses),
+        "username": "lockstep_vault",
+        "username_template": USERNAME_TEMPLATE,
+    }
+
+
 def _database(mount: str, name: str, uses: Sequence[Use]) -> Act:
     # Where the workload is told to go, the engine goes as well.
     target = next((use.target for use in uses if use.target), {})
-    host = shlex.quote(str(target["host"])) if "host" in target else _say(name, "HOST")
-    database = shlex.quote(str(target["database"])) if "database" in target else _say(name, "DATABASE")
-    roles = ",".join(use.path.rpartition("/")[2] for use in uses)
-    url = (
-        f"'postgresql://{{{{username}}}}:{{{{password}}}}@'{host}:{target.get('port', 5432)}/{database}"
-        f"'?sslmode=verify-full&sslrootcert='{_say(name, 'CA')}"
-    )
-    told = (
-        f"plugin_name=postgresql-database-plugin allowed_roles={shlex.quote(roles)} connection_url={url} "
-        f"username=lockstep_vault password=- username_template={shlex.quote(USERNAME_TEMPLATE)}"
-    )
+
+    def known(key: str) -> str:
+        found = str(target.get(key, ""))
+        return found if _PLAIN.fullmatch(found) else _variable(name, key)
+
+    port = target.get("port", 5432)
+    url = URL.format(host=known("host"), port=port, database=known("database"), ca=_variable(name, "CA"))
+    told = " ".join(f"{key}={shlex.quote(value)}" for key, value in connection_fields(uses).items())
+    told = f'{told} connection_url="{url}" password=-'
     return _write(f"{mount}/config/{name}", told, password=_say(name, "PASSWORD_FILE"))
 
 
@@ -150,5 +165,9 @@ def _write(where: str, told: str, *, password: str = "") -> Act:
 
 
 def _say(of: str, what: str) -> str:
+    return f'"{_variable(of, what)}"'
+
+
+def _variable(of: str, what: str) -> str:
     name = re.sub(r"[^A-Z0-9]+", "_", f"{of}_{what}".upper())
-    return say(name if name[0].isalpha() else f"_{name}")
+    return variable(name if name[0].isalpha() else f"_{name}")

@@ -12,6 +12,7 @@ READ: Final = frozenset({"read"})
 UPDATE: Final = frozenset({"update"})
 LIST: Final = frozenset({"list"})
 SWEEP: Final = frozenset({"list", "sudo"})
+ALARM: Final = frozenset({"read", "sudo"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +68,13 @@ def broker_rules(wanted: Wanted) -> tuple[Rule, ...]:
             for path in wanted.swept()
         ),
         *(
+            (Rule("sys/leases", ALARM, "ids of leases that could not be revoked, for the alarm"),)
+            if wanted.swept()
+            else ()
+        ),
+        *(
             Rule(f"{mount}/revoke", UPDATE, "certificates, into the list of revoked ones", optional=True)
             for mount in sorted({use.mount for use in wanted.uses if use.engine == "pki"})
-        ),
-        Rule(
-            "sys/leases",
-            frozenset({"read", "sudo"}),
-            "ids of leases that could not be revoked (type=irrevocable), for the alarm",
-            optional=True,
         ),
         Rule("sys/capabilities-self", UPDATE, "what it may itself, for vault check", optional=True),
         Rule("sys/internal/ui/resultant-acl", READ, "the same, listed", optional=True),

@@ -113,7 +113,7 @@ def test_connections_are_shared_where_the_cutter_is() -> None:
     connections = [line for line in lines if "database/config/" in line]
     assert len(connections) == 2
     assert "allowed_roles=a,b " in connections[0]
-    assert "@'db.example:5433/" in connections[0]
+    assert "@db.example:5433/" in connections[0]
     # Two databases are asked for by two names.
     assert '"${DB_PASSWORD_FILE:?}"' in connections[0]
     assert '"${C_PASSWORD_FILE:?}"' in connections[1]

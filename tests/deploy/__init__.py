@@ -1,0 +1,1 @@
+"""What lies in ``deploy/`` is what the code makes."""
