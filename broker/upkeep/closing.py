@@ -123,7 +123,8 @@ class Closing:
 
         if holding.ended and not holding.book.did(FROZEN):
             return "the backend did not freeze it"
-        did(DRAINED, f"{keeper.longest_call:g} s have passed" if unsure else "every call was answered")
+        answered = "every call was answered, or had all the time that it may take"
+        did(DRAINED, f"{keeper.longest_call:g} s have passed" if unsure else answered)
         for account in closing:
             await keeper.close(account)
         did(CLOSED, f"{len(closing)} accounts")

@@ -10,10 +10,14 @@ from typing import Self
 
 
 class Relay:
-    """``with Relay(port) as relay``; clients come to `relay.address`. `cut` ends every connection and takes no more."""
+    """``with Relay(port) as relay``; clients come to `relay.address`. `cut` ends every connection and takes no more.
 
-    def __init__(self, port: int) -> None:
+    One that `holds` is a balancer that goes on with a request whose caller has gone.
+    """
+
+    def __init__(self, port: int, *, holds: bool = False) -> None:
         self._port = port
+        self._holds = holds
         self._whole = threading.Event()
         self._whole.set()
         self._lock = threading.Lock()
@@ -70,16 +74,17 @@ class Relay:
             far.settimeout(None)
             with self._lock:
                 self._open |= {near, far}
-            for source, sink in ((near, far), (far, near)):
-                thread = threading.Thread(target=self._pump, args=(source, sink), daemon=True)
+            for source, sink, tells in ((near, far, not self._holds), (far, near, True)):
+                thread = threading.Thread(target=self._pump, args=(source, sink, tells), daemon=True)
                 thread.start()
                 self._threads.append(thread)
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, tells: bool) -> None:
         try:
             while data := source.recv(65536):
                 sink.sendall(data)
         except OSError:
             pass
-        with contextlib.suppress(OSError):
-            sink.shutdown(socket.SHUT_WR)
+        if tells:
+            with contextlib.suppress(OSError):
+                sink.shutdown(socket.SHUT_WR)
