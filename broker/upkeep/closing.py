@@ -133,7 +133,8 @@ class Closing:
         if holding.ended and unsure:
             # What another process had sent may have come after its freeze, and made what was not there then.
             await keeper.freeze(attestation_id)
-        did(DRAINED, f"{keeper.longest_call:g} s have passed" if unsure else "every call was answered")
+        answered = "every call was answered, or had all the time that it may take"
+        did(DRAINED, f"{keeper.longest_call:g} s have passed" if unsure else answered)
         for account in closing:
             await keeper.close(account)
         did(CLOSED, f"{len(closing)} accounts")

@@ -11,10 +11,14 @@ from typing import Self
 
 class Relay:
     """``with Relay(port) as relay``; clients come to `relay.address`. `cut` ends every connection and takes no more,
-    `mute` loses every answer, and what comes on a connection that was opened after `hold` waits until `release`."""
+    `mute` loses every answer, and what comes on a connection that was opened after `hold` waits until `release`.
 
-    def __init__(self, port: int) -> None:
+    One that `holds` is a balancer that goes on with a request whose caller has gone.
+    """
+
+    def __init__(self, port: int, *, holds: bool = False) -> None:
         self._port = port
+        self._holds = holds
         self._whole = threading.Event()
         self._whole.set()
         self._mute = threading.Event()
@@ -101,6 +105,7 @@ class Relay:
     def _pump(
         self, source: socket.socket, sink: socket.socket, answers: bool, passing: threading.Event
     ) -> None:
+        tells = answers or not self._holds
         try:
             while data := source.recv(65536):
                 if not passing.is_set():
@@ -110,5 +115,6 @@ class Relay:
                     sink.sendall(data)
         except OSError:
             pass
-        with contextlib.suppress(OSError):
-            sink.shutdown(socket.SHUT_WR)
+        if tells:
+            with contextlib.suppress(OSError):
+                sink.shutdown(socket.SHUT_WR)
