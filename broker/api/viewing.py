@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 from broker.api.convert import revocations as convert
@@ -82,9 +83,17 @@ class ResourceServerView(_Identified):
     No reason, no place, no digest, and no handle of another audience.
     """
 
-    def __init__(self, identity: WorkloadIdentity, audiences: frozenset[str], state: StateStore) -> None:
+    def __init__(
+        self,
+        identity: WorkloadIdentity,
+        audiences: frozenset[str],
+        state: StateStore,
+        cuts_since: float = -math.inf,
+    ) -> None:
+        """What a cut before `cuts_since` (seconds, UTC) killed has expired by itself: a snapshot leaves it out."""
         super().__init__(identity)
         self._audiences = audiences
+        self._cuts_since = cuts_since
         self._state = state
         self._revocation = ""
 
@@ -100,6 +109,8 @@ class ResourceServerView(_Identified):
     ) -> pb.RevocationEvent | None:
         # An expanded wide entry has nothing to say: its victims are entries of their own.
         self.passed(entry)
+        if entry.body.at < self._cuts_since:
+            return None
         return await self._seen(log_id, entry, wide=entry.seq in unexpanded)
 
     def passed(self, entry: LogEntry) -> None:

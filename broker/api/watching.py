@@ -96,7 +96,8 @@ class WatchRoom:
         if isinstance(caller, OperatorCaller):
             return OperatorView(caller.identity)
         if isinstance(caller, ResourceServerCaller):
-            return ResourceServerView(caller.identity, caller.server.audiences, self._state)
+            dead = self._clock.now() - self._limits.longest_life
+            return ResourceServerView(caller.identity, caller.server.audiences, self._state, dead)
         return await WorkloadView.open(caller.attestation_id, self._state)
 
     # --- begin ------------------------------------------------------------------------------------

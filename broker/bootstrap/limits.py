@@ -31,6 +31,7 @@ def doors(limits: Limits) -> DoorLimits:
         streams=limits.streams,
         http_connections=limits.http_connections,
         state_age=limits.state_age,
+        longest_life=limits.ttl_longest,
     )
 
 
@@ -81,5 +82,6 @@ def upkeep(limits: Limits) -> UpkeepLimits:
         interval=limits.poll,
         settle=limits.settle,
         longest_life=limits.ttl_longest,
+        instance=limits.instance,
         pending=limits.backend,
     )

@@ -19,7 +19,8 @@ STUCK_AFTER: Final = 5
 class UpkeepLimits:
     """All in seconds: `interval` between rounds when nothing wakes it, `settle` how long a receipt waits for
     watchers to acknowledge (a verifier that has not by then has failed closed), `backoff` between tries to
-    clean, up to `backoff_most`, `longest_life` of any credential, after which a cut can hit nothing, `pending`
+    clean, up to `backoff_most`, `longest_life` of any credential, after which a cut can hit nothing, `instance` how
+    long a pod, container or process lives at most, after which a ban on a revoked one can hit nothing, `pending`
     how long a backend's answer may still be on its way (as in `IssueLimits`), `look_again` between two looks at
     a target, `freeze_first` how long a target waits for its backend, `sweep` between two looks for what no row
     knows, `skew` how far the clocks of a backend and of this process may differ."""
@@ -29,6 +30,7 @@ class UpkeepLimits:
     backoff: float = 0.5
     backoff_most: float = 60.0
     longest_life: float = 86_400.0
+    instance: float = 400 * 86_400.0
     pending: float = 60.0
     look_again: float = 0.05
     freeze_first: float = 0.0

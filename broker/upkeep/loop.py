@@ -250,7 +250,8 @@ class Upkeep:
         if now < self._prune_after:
             return
         # What a failing state did not drop is dropped the next time.
-        self._forgotten += self._feed.denials.forget(now, now - self._limits.longest_life)
+        ended = now - self._limits.longest_life
+        self._forgotten += self._feed.denials.forget(now, ended, ended - self._limits.instance)
         if self._forgotten:
             await self._state.transact(lambda tx: tx.revocations.prune(self._forgotten))
             self._forgotten = ()

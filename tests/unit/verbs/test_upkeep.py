@@ -505,6 +505,61 @@ class TestPrune:
         await house.start()
         assert [item.body.selector.value for item in house.feed.denials.live()] == ["node-2"]
 
+    async def test_revoked_instances_leave_nothing_for_ever(self) -> None:
+        house = await House.open(role("api", after_revocation=AfterRevocation.RETRY))
+        fleet = [await house.attested() for _ in range(20)]
+        for workload in fleet:
+            await workload.report_self()
+        await house.tick(DAY)
+        assert len(house.feed.denials) == len(await house.log()) == 40
+        await house.tick(15)
+        assert len(house.feed.denials) == 0
+        assert await house.log() == []
+        # What was revoked stays revoked: its attestation is no more, by whatever evidence.
+        await house.start()
+        for workload in fleet[:2]:
+            error = await house.issue_refusal(workload)
+            assert error.reason is Reason.REVOKED
+            with pytest.raises(Denied) as refused:
+                await workload.reattest()
+            assert refused.value.reason is Reason.REVOKED
+
+    async def test_a_place_stays_banned_for_as_long_as_it_may_live_or_until_it_is_lifted(self) -> None:
+        house = await House.open()
+        workload = await house.attested(place=InstanceClaims(pod_uid="pod-1"))
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        await house.tick(400 * DAY)
+        [left] = house.feed.denials.live()
+        assert str(left.body.selector) == "pod:pod-1"
+        again = house.workload(place=InstanceClaims(pod_uid="pod-1"), not_after=house.now + DAY)
+        assert (await house.attest_refusal(again)).reason is Reason.BANNED
+        await house.lift(made.revocation_id)
+        await house.tick(15)
+        assert len(house.feed.denials) == 0
+
+    async def test_it_ends_where_an_operator_says_how_long_they_live(self) -> None:
+        house = await House.open()
+        house.upkeep_limits = replace(house.upkeep_limits, instance=30 * DAY)
+        await house.start()
+        place = InstanceClaims(pod_uid="pod-1")
+        await house.revoke(SelectorKind.ATTESTATION, (await house.attested(place=place)).id)
+        # What an operator bans by name is another thing: it says itself until when.
+        await house.revoke(SelectorKind.POD, "pod-2", ban=True)
+        await house.revoke(SelectorKind.KEY, "ab" * 32)
+        # What was granted while it lived ends first.
+        await house.tick(31 * DAY)
+        bans = {str(entry.body.selector) for entry in house.feed.denials.live()}
+        assert bans == {"pod:pod-1", "pod:pod-2", f"key:{'ab' * 32}"}
+        await house.tick(15)
+        bans = {str(entry.body.selector) for entry in house.feed.denials.live()}
+        assert bans == {"pod:pod-2", f"key:{'ab' * 32}"}
+
+    async def test_an_identity_that_waits_for_a_lift_waits(self) -> None:
+        house = await House.open()
+        await (await house.attested()).report_self()
+        await house.tick(1000 * DAY)
+        assert [str(entry.body.selector) for entry in house.feed.denials.live()] == [f"identity:{IDENTITY}"]
+
     async def test_what_could_not_be_dropped_is_dropped_later(self) -> None:
         house = await House.open()
         await house.revoke(SelectorKind.NODE, "node-1", ban=True, until=house.now + 60)
