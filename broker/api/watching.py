@@ -15,13 +15,13 @@ from broker.api.metrics import Metrics
 from broker.api.viewing import OperatorView, ResourceServerView, View, WorkloadView
 from broker.errors import Denied, InvalidRequest, LimitExceeded
 from broker.model.caller import OperatorCaller, ResourceServerCaller, WorkloadCaller
-from broker.model.revocation import LogEntry, LogHead
+from broker.model.revocation import LogEntry, LogHead, RevocationState
 from broker.ports import Clock, RevocationFeed, StateStore, Transaction
 from lockstep.v1 import revocation_pb2 as pb
 
 _PART: Final = 500
 _PAGE: Final = 1000
-_OPEN_REVOCATIONS: Final = 10_000
+_UNEXPANDED: Final = 10_000
 
 Watcher = WorkloadCaller | ResourceServerCaller | OperatorCaller
 
@@ -168,7 +168,8 @@ def _audiences(caller: Watcher) -> tuple[str, ...]:
 
 
 async def _unexpanded(tx: Transaction) -> frozenset[int]:
-    opened = await tx.revocations.open(_OPEN_REVOCATIONS)
+    # One that is through is COMMITTED no more, however long its receipt takes.
+    opened = await tx.revocations.page(_UNEXPANDED, "", RevocationState.COMMITTED)
     return frozenset(revocation.first_seq for revocation in opened if not revocation.expanded)
 
 

@@ -1,13 +1,9 @@
-"""Times and bounds of upkeep, and the walk over what is open."""
+"""Times and bounds of upkeep."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
-
-from broker.model.revocation import Revocation, RevocationState
-from broker.ports import StateStore
 
 BATCH: Final = 200
 """Rows that one transaction touches."""
@@ -36,20 +32,3 @@ class UpkeepLimits:
     freeze_first: float = 0.0
     sweep: float = 600.0
     skew: float = 5.0
-
-
-async def open_revocations(state: StateStore) -> AsyncIterator[Revocation]:
-    """All that are not settled, a page a read: many that cannot settle must not hide the others."""
-    after = ""
-    while True:
-        page = await _page(state, after)
-        for revocation in page:
-            yield revocation
-        if len(page) < BATCH:
-            return
-        after = page[-1].id
-
-
-async def _page(state: StateStore, after: str) -> list[Revocation]:
-    found = await state.read(lambda tx: tx.revocations.page(BATCH, after, RevocationState.COMMITTED))
-    return list(found)

@@ -278,7 +278,8 @@ async def _settled(house: House) -> None:
     running = asyncio.create_task(house.upkeep.run(stop))
     try:
         while True:
-            open_ones = await house.look(lambda tx: tx.revocations.page(1000, "", RevocationState.COMMITTED))
+            acts = await house.look(lambda tx: tx.revocations.page(1000))
+            open_ones = [act for act in acts if act.state is not RevocationState.SETTLED]
             live = [
                 account
                 for account in await house.look(lambda tx: tx.accounts.page((), 1000))

@@ -14,9 +14,10 @@ from broker.errors import Denied, Unavailable
 from broker.model.attestation import AttestationState
 from broker.model.credential import Confirmation, Confirmed, Lease, LeaseState
 from broker.model.identity import InstanceClaims
-from broker.model.revocation import SelectorKind
+from broker.model.revocation import RevocationState, SelectorKind
 from broker.model.role import AfterRevocation, Revocability
 from broker.upkeep import BATCH, STUCK_AFTER
+from broker.upkeep.settling import TURN
 from lockstep.formats import Reason
 from tests.fakes.weather import MeddlingBackend
 from tests.support.house import DAY, House, Workload, role
@@ -57,7 +58,7 @@ class TestExpiry:
         house.clock.advance(200)
         natural = await workload.issue("db")
         house.clock.advance(100)
-        await house.upkeep._expire(house.now)
+        await house.upkeep._ending.expire(house.now)
         assert await state(house, natural) is LeaseState.ACTIVE
         await house.tick()
         assert await state(house, natural) is LeaseState.EXPIRED
@@ -244,6 +245,72 @@ class TestBackendDown:
         assert (await last.row()).state is AttestationState.REVOKED
         assert await state(house, db) is LeaseState.REVOKED
         assert await house.settled(made.revocation_id)
+
+
+class TestManyOpen:
+    """Revocations that wait for a backend cost a round nothing, and a turn of settling no more than its bound."""
+
+    async def opened(self, number: int) -> tuple[House, MeddlingBackend, list[str]]:
+        """A house with so many whose leases are stuck."""
+        house = await House.open(
+            role("a", backend="down", after_revocation=AfterRevocation.RETRY),
+            role("db", backend="db", after_revocation=AfterRevocation.RETRY),
+        )
+        house.backends["down"] = down = MeddlingBackend()
+        down.fail("revoke", 100_000)
+        names = []
+        for _ in range(number):
+            workload = await house.attested()
+            await workload.issue("a")
+            names.append((await house.revoke(SelectorKind.ATTESTATION, workload.id)).revocation_id)
+        await house.tick()
+        return house, down, names
+
+    async def test_a_round_and_a_turn_read_as_often_as_for_none(self) -> None:
+        counts = []
+        for number in (0, 3 * TURN):
+            house, _, _ = await self.opened(number)
+            before = house.state.reads
+            await house.upkeep._rows()
+            rows = house.state.reads - before
+            await house.upkeep._settling.tick()
+            counts.append((rows, house.state.reads - before - rows))
+        assert counts[0] == counts[1] == (2, 1)
+
+    async def test_the_oldest_is_settled_soon_after_it_can_be(self) -> None:
+        house, _, names = await self.opened(0)
+        first = await house.attested()
+        await first.issue("db")
+        house.db.fail("revoke", 100)
+        made = await house.revoke(SelectorKind.ATTESTATION, first.id)
+        await house.tick()
+        for _ in range(3 * TURN):
+            workload = await house.attested()
+            await workload.issue("a")
+            names.append((await house.revoke(SelectorKind.ATTESTATION, workload.id)).revocation_id)
+        await house.tick()
+        house.db._failures.clear()
+        for _ in range(10):
+            house.clock.advance(10)
+            await house.upkeep._cleaning.tick(house.now)
+        assert house.db.living == {}
+        for _ in range(5):
+            await house.upkeep._settling.tick()
+        assert await house.settled(made.revocation_id)
+        assert not await house.settled(names[0])
+
+    async def test_what_an_earlier_broker_had_begun_goes_on_from_there(self) -> None:
+        house, down, [name] = await self.opened(1)
+        row = await house.revocation(name)
+        assert row.state is RevocationState.CLEANING
+        table = house.state._tables.revocations
+        table[name] = replace(row, state=RevocationState.COMMITTED)
+        await house.start()
+        down._failures.clear()
+        await house.tick(1)
+        assert await house.settled(name)
+        steps = [step["name"] for step in json.loads(await house.receipt(name))["steps"]]
+        assert steps.count("cleaning") == 1
 
 
 class TestRestart:
@@ -654,13 +721,12 @@ class TestLoop:
         self,
     ) -> None:
         house = await House.open()
-        workload = await house.attested()
-        await workload.issue("db")
+        await house.attested()
 
         async def broken() -> None:
             raise ZeroDivisionError
 
-        await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        house.clock.advance(300)
         house.state.before_write(1, broken)
         with pytest.raises(ExceptionGroup) as caught:
             await asyncio.wait_for(house.upkeep.run(asyncio.Event()), 5)
@@ -695,6 +761,32 @@ class TestLoop:
         [(what, raised)] = house.faults
         assert (what, type(raised)) == (f"lease {poison.lease.id}", KeyError)
         assert not await house.settled(made.revocation_id)
+
+    @pytest.mark.parametrize("where", ["expanding", "settling"])
+    async def test_a_revocation_that_cannot_be_worked_on_is_left_aside_for_a_while(self, where: str) -> None:
+        house = await House.open()
+        fleet = [await house.attested(place=InstanceClaims(node=f"node-{n}")) for n in range(2)]
+        poison = await house.revoke(SelectorKind.NODE, "node-0")
+        if where == "settling":
+            for _ in range(3):
+                await house.upkeep._expansion.tick(house.now)
+        row = await house.revocation(poison.revocation_id)
+        bad: dict[str, object] = {"expanding": {"first_seq": None}, "settling": {"at": "never"}}
+        house.state._tables.revocations[row.id] = replace(row, **bad[where])  # type: ignore[arg-type]
+        also = await house.revoke(SelectorKind.NODE, "node-1")
+        await house.tick(1)
+        await house.tick(1)
+        assert [what for what, _ in house.faults] == [f"{where} {poison.revocation_id}"]
+        assert (await fleet[1].row()).state is AttestationState.REVOKED
+        assert await house.settled(also.revocation_id)
+        # It is tried again, and not at every round.
+        table = house.state._tables.revocations
+        table[row.id] = replace(table[row.id], first_seq=row.first_seq, at=row.at)
+        await house.tick(house.upkeep_limits.backoff_most)
+        await house.tick()
+        assert (await fleet[0].row()).state is AttestationState.REVOKED
+        assert await house.settled(poison.revocation_id)
+        assert len(house.faults) == 1
 
     async def test_a_poison_row_is_stuck_in_the_end_and_goes_when_it_can(self) -> None:
         house = await House.open()
