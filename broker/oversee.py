@@ -53,12 +53,14 @@ class Overseer:
         return Page(tuple(found), found[-1].id if len(found) == limit else "")
 
     async def revocations(
-        self, state: RevocationState | None, since: float, size: int, after: str
+        self, states: frozenset[RevocationState], since: float, size: int, after: str
     ) -> Page[Revocation]:
-        """Revocations in a state (None: any), committed at or after a time."""
+        """Revocations in some states (empty: any), committed at or after a time. A page may be shorter than `size`
+        and not be the last."""
         limit, start = _bounded(size), max(after, first_of("V", since))
-        found = await self._state.read(lambda tx: tx.revocations.page(limit, start, state))
-        return Page(tuple(found), found[-1].id if len(found) == limit else "")
+        found = await self._state.read(lambda tx: tx.revocations.page(limit, start))
+        kept = [item for item in found if not states or item.state in states]
+        return Page(tuple(kept), found[-1].id if len(found) == limit else "")
 
     async def decisions(self, since: float, size: int, after: str) -> Page[Decision]:
         """Decisions made at or after a time."""

@@ -433,13 +433,13 @@ class RevocationStore(Protocol):
         """Insert or replace by id."""
 
     async def get(self, revocation_id: str) -> Revocation | None: ...
-    async def open(self, limit: int) -> Sequence[Revocation]:
-        """Those not SETTLED, oldest first."""
-
     async def page(
         self, limit: int, after: str = "", state: RevocationState | None = None
     ) -> Sequence[Revocation]:
         """In id order after an id."""
+
+    async def newest(self, limit: int, state: RevocationState) -> Sequence[Revocation]:
+        """The last ones in id order, the last first."""
 
     async def hit(self, revocation_id: str, attestation_ids: Sequence[str]) -> None:
         """Record which attestations a revocation ended; idempotent."""

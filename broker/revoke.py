@@ -188,7 +188,9 @@ class Revoker:
             if result == "missing":
                 raise NotFound("no such revocation")
             raise Conflict(
-                "it was lifted before" if result == "lifted" else "it was a cut: there is no ban to lift"
+                "it was lifted before"
+                if result == "lifted"
+                else "there is no ban to lift: it was a cut, or it has ended"
             )
         entries, head = result
         self._feed.announce(entries)

@@ -16,7 +16,8 @@ class Limits:
     message unread; `head` and `body` how long an HTTP client may take for each.
     `connection_age` bounds a gRPC connection, so that an expired certificate is
     seen and clients spread; calls then have `connection_grace` to end. Beyond
-    `state_age` the revocation state is too old to vouch for anything.
+    `state_age` the revocation state is too old to vouch for anything. `longest_life`
+    of any credential: an older cut is nothing for who checks tokens.
     """
 
     small: int = 64 * 1024
@@ -42,6 +43,7 @@ class Limits:
     known_keys: int = 50_000
     known_proofs: int = 200_000
     state_age: float = 2.0
+    longest_life: float = 86_400.0
 
     def size(self, size: Size) -> int:
         """Bytes of a size class."""

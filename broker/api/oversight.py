@@ -32,7 +32,7 @@ class Overseer(Protocol):
         self, states: Sequence[DetectionState], since: float, size: int, after: str
     ) -> Page[DetectionRecord]: ...
     async def revocations(
-        self, state: RevocationState | None, since: float, size: int, after: str
+        self, states: frozenset[RevocationState], since: float, size: int, after: str
     ) -> Page[Revocation]: ...
     async def decisions(self, since: float, size: int, after: str) -> Page[Decision]: ...
 
@@ -82,8 +82,8 @@ class OversightRoom:
         self, request: pb.ListRevocationsRequest, call: Call[OperatorCaller]
     ) -> pb.ListRevocationsResponse:
         """Revocations."""
-        state = REVOCATION_STATE.model(request.state) if request.state else None
-        page = await self._overseer.revocations(state, _since(request), _size(request), _after(request))
+        states = frozenset(REVOCATION_STATE.model(state) for state in request.states)
+        page = await self._overseer.revocations(states, _since(request), _size(request), _after(request))
         return pb.ListRevocationsResponse(
             revocations=[convert.revocation(item) for item in page.items], next_page_token=page.next
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from hashlib import sha256
 from typing import Final, Protocol
@@ -112,9 +113,17 @@ class ResourceServerView(_Identified):
     No reason, no place, no digest, and no handle of another audience.
     """
 
-    def __init__(self, identity: WorkloadIdentity, audiences: frozenset[str], state: StateStore) -> None:
+    def __init__(
+        self,
+        identity: WorkloadIdentity,
+        audiences: frozenset[str],
+        state: StateStore,
+        cuts_since: float = -math.inf,
+    ) -> None:
+        """What a cut before `cuts_since` (seconds, UTC) killed has expired by itself: a snapshot leaves it out."""
         super().__init__(identity)
         self._audiences = audiences
+        self._cuts_since = cuts_since
         self._state = state
         self._revocation = ""
         served = "\n".join(sorted(audiences)).encode()
@@ -139,6 +148,8 @@ class ResourceServerView(_Identified):
     ) -> pb.RevocationEvent | None:
         # An expanded wide entry has nothing to say: its victims are entries of their own.
         self.passed(entry)
+        if entry.body.at < self._cuts_since:
+            return None
         return await self._seen(log_id, entry, wide=entry.seq in unexpanded)
 
     def began(self, head: LogHead) -> pb.RevocationEvent | None:

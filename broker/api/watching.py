@@ -17,13 +17,13 @@ from broker.api.standing import Standing
 from broker.api.viewing import Behind, OperatorView, ResourceServerView, View, WorkloadView
 from broker.errors import Denied, InvalidRequest, LimitExceeded
 from broker.model.caller import OperatorCaller, ResourceServerCaller, WorkloadCaller
-from broker.model.revocation import LogEntry, LogHead
+from broker.model.revocation import LogEntry, LogHead, RevocationState
 from broker.ports import Clock, RevocationFeed, RoleSource, StateStore, Transaction
 from lockstep.v1 import revocation_pb2 as pb
 
 _PART: Final = 500
 _PAGE: Final = 1000
-_OPEN_REVOCATIONS: Final = 10_000
+_UNEXPANDED: Final = 10_000
 
 Watcher = WorkloadCaller | ResourceServerCaller | OperatorCaller
 
@@ -112,7 +112,8 @@ class WatchRoom:
         if isinstance(caller, OperatorCaller):
             return OperatorView(caller.identity)
         if isinstance(caller, ResourceServerCaller):
-            return ResourceServerView(caller.identity, caller.server.audiences, self._state)
+            dead = self._clock.now() - self._limits.longest_life
+            return ResourceServerView(caller.identity, caller.server.audiences, self._state, dead)
         return await WorkloadView.open(caller.attestation_id, self._state)
 
     # --- begin ------------------------------------------------------------------------------------
@@ -194,7 +195,8 @@ def _audiences(caller: Watcher) -> tuple[str, ...]:
 
 async def _standing_orders(tx: Transaction) -> tuple[frozenset[int], LogHead | None]:
     """Sequences of wide entries that are not expanded, and where the log began anew after a restored copy."""
-    opened = await tx.revocations.open(_OPEN_REVOCATIONS)
+    # One that is through is COMMITTED no more, however long its receipt takes.
+    opened = await tx.revocations.page(_UNEXPANDED, "", RevocationState.COMMITTED)
     unexpanded = frozenset(revocation.first_seq for revocation in opened if not revocation.expanded)
     return unexpanded, await tx.revocations.restored()
 

@@ -34,6 +34,7 @@ def doors(limits: Limits) -> DoorLimits:
         http_connections=limits.http_connections,
         http_connections_per_address=limits.http_connections_per_address,
         state_age=limits.state_age,
+        longest_life=limits.ttl_longest,
     )
 
 
@@ -89,5 +90,6 @@ def upkeep(limits: Limits) -> UpkeepLimits:
         interval=limits.poll,
         settle=limits.settle,
         longest_life=limits.ttl_longest,
+        instance=limits.instance,
         pending=limits.backend,
     )

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
 from broker.model.anticipation import Anticipation
-from broker.model.revocation import EntryKind, LogEntry, LogHead, NewEntry, Selector, chain_hash
+from broker.model.revocation import (
+    EntryKind,
+    LogEntry,
+    LogHead,
+    NewEntry,
+    Selector,
+    SelectorKind,
+    chain_hash,
+)
 
 
 class DenySet:
@@ -104,17 +113,20 @@ class DenySet:
                 if entry.seq in self._wide:
                     self._wide[entry.seq] = entries[index]
 
-    def forget(self, now: float, cut_before: float) -> tuple[int, ...]:
+    def forget(self, now: float, cut_before: float, instance_before: float = -math.inf) -> tuple[int, ...]:
         """Drop entries that can hit nothing any more; their sequences.
 
         A ban leaves at its `until` (or when lifted), a cut when the last
         credential that could hang on it has ended, that is when it is older
-        than `cut_before` (seconds, UTC). What was said of an entry leaves with it.
+        than `cut_before` (seconds, UTC). A taint without an end leaves with its
+        instance (ADR 7): nothing that was running before `instance_before` does
+        so still. What was said of an entry leaves with it.
         """
         gone = [
             entry
             for entry in self._by_seq.values()
-            if not entry.body.bans(now) and (not entry.body.cut or entry.body.at < cut_before)
+            if (not entry.body.cut or entry.body.at < cut_before)
+            and (not entry.body.bans(now) or _outlived(entry.body, cut_before, instance_before))
         ]
         for entry in gone:
             del self._by_seq[entry.seq]
@@ -169,3 +181,18 @@ class DenySet:
     def live(self) -> tuple[LogEntry, ...]:
         """All live entries in order: the snapshot for a watcher."""
         return tuple(self._by_seq[seq] for seq in sorted(self._by_seq))
+
+
+def _outlived(body: NewEntry, cut_before: float, instance_before: float) -> bool:
+    """True for a ban that nothing can run into any more, though it has no end."""
+    match body.selector.kind:
+        case SelectorKind.ATTESTATION:
+            # Its cut ended it, and an end is an end: there is nothing left that a ban could keep from a grant.
+            return body.cut and body.at < cut_before
+        case SelectorKind.KEY:
+            # Of a taint. It holds up who knows no better than to come back with its key; others make a new one.
+            return not body.cut and body.until is None and body.at < cut_before
+        case SelectorKind.POD | SelectorKind.CONTAINER | SelectorKind.PROCESS:
+            return not body.cut and body.until is None and body.at < instance_before
+        case _:
+            return False

@@ -209,9 +209,14 @@ def taint(attestation: Attestation, *, hold: bool) -> tuple[Selector, ...]:
 
 
 class RevocationState(enum.StrEnum):
-    """How far a revocation has come."""
+    """COMMITTED → CLEANING → SETTLED.
+
+    COMMITTED is denied, durably, and not all that it hits may have been found;
+    CLEANING is when all of it is being taken back, SETTLED when it has a receipt.
+    """
 
     COMMITTED = "committed"
+    CLEANING = "cleaning"
     SETTLED = "settled"
 
 

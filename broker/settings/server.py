@@ -111,6 +111,7 @@ class Limits(Table):
     quarantine: Seconds = 900.0
     ttl_shortest: Seconds = 10.0
     ttl_longest: Seconds = 86_400.0
+    instance: Seconds = 400 * 86_400.0
     state_age: Seconds = 2.0
     poll: Seconds = 0.5
     settle: Seconds = 8.0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from broker.errors import LockstepError
+from broker.errors import LockstepError, Unavailable
 from broker.model.credential import Confirmation, Confirmed, Lease, LeaseState
 from broker.ports import Clock, CredentialBackend, StateStore, Transaction
 from broker.upkeep.cutting import Cutting
@@ -80,7 +80,7 @@ class Cleaning:
         """False where the backend did not answer."""
         try:
             return await self._take_back(lease, now)
-        except LockstepError:
+        except Unavailable:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this lease's
             # Were it to end the loop, the same row would be due again at the next start, and end that one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from broker.errors import Unavailable
 from broker.ledger import wide_digests
 from broker.model.attestation import AttestationState
 from broker.model.revocation import (
@@ -12,12 +13,14 @@ from broker.model.revocation import (
     LogEntry,
     NewEntry,
     Revocation,
+    RevocationState,
     Selector,
     SelectorKind,
 )
 from broker.model.step import Step
 from broker.ports import RevocationFeed, StateStore, Transaction
-from broker.upkeep.limits import BATCH, open_revocations
+from broker.upkeep.faults import Aside, OnFault
+from broker.upkeep.limits import BATCH, UpkeepLimits
 
 BEGUN = "cleaning"
 """The step that says: every lease that hung on it is being taken back."""
@@ -26,19 +29,39 @@ BEGUN = "cleaning"
 class Expansion:
     """Ends instances, and begins to end their leases, a batch a transaction."""
 
-    def __init__(self, state: StateStore, feed: RevocationFeed) -> None:
+    def __init__(
+        self, state: StateStore, feed: RevocationFeed, on_fault: OnFault, limits: UpkeepLimits
+    ) -> None:
         self._state = state
         self._feed = feed
+        self._aside = Aside(on_fault, limits.backoff_most)
 
     async def tick(self, now: float) -> bool:
         """One batch for each revocation that is not through; True where there is more."""
-        more = False
-        async for revocation in open_revocations(self._state):
+        more, after = False, ""
+        while True:
+            page = await self._committed(after)
+            for revocation in page:
+                if not self._aside.has(revocation.id, now):
+                    more = await self._go_on(revocation, now) or more
+            if len(page) < BATCH:
+                return more
+            after = page[-1].id
+
+    async def _committed(self, after: str) -> Sequence[Revocation]:
+        """Those that are through are CLEANING: however many wait for a receipt, none of them is read here."""
+        return await self._state.read(lambda tx: tx.revocations.page(BATCH, after, RevocationState.COMMITTED))
+
+    async def _go_on(self, revocation: Revocation, now: float) -> bool:
+        try:
             if not revocation.expanded:
-                more = await self._expand(revocation, now) or more
-            elif not any(step.name == BEGUN for step in revocation.steps):
-                await self._begin(revocation, now)
-        return more
+                return await self._expand(revocation, now)
+            await self._begin(revocation, now)
+        except Unavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this revocation's
+            self._aside.put(revocation.id, f"expanding {revocation.id}", error, now)
+        return False
 
     async def _expand(self, revocation: Revocation, now: float) -> bool:
         """A batch of what a wide selector hits; after the last one, say in the log that this was all."""
@@ -73,7 +96,7 @@ class Expansion:
         return more
 
     async def _begin(self, revocation: Revocation, now: float) -> None:
-        """The leases of what was ended become REVOKING; then the step says so, and this is not done again."""
+        """The leases of what was ended become REVOKING; then it is CLEANING, and this is not done again."""
         after, begun = "", 0
         while True:
             ids = await self._hits(revocation.id, after)
@@ -85,11 +108,19 @@ class Expansion:
 
         async def work(tx: Transaction) -> None:
             current = await tx.revocations.get(revocation.id)
-            if current is not None:
-                step = Step(BEGUN, now, f"{current.leases + begun} leases")
-                await tx.revocations.put(
-                    replace(current, leases=current.leases + begun, steps=(*current.steps, step))
+            if current is None or current.state is not RevocationState.COMMITTED:
+                return
+            step = Step(BEGUN, now, f"{current.leases + begun} leases")
+            # An earlier broker said so by the step alone.
+            said = any(step.name == BEGUN for step in current.steps)
+            await tx.revocations.put(
+                replace(
+                    current,
+                    state=RevocationState.CLEANING,
+                    leases=current.leases + begun,
+                    steps=current.steps if said else (*current.steps, step),
                 )
+            )
 
         await self._state.transact(work, urgent=True)
 

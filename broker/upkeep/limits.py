@@ -1,13 +1,9 @@
-"""Times and bounds of upkeep, and the walk over what is open."""
+"""Times and bounds of upkeep."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
-
-from broker.model.revocation import Revocation, RevocationState
-from broker.ports import StateStore
 
 BATCH: Final = 200
 """Rows that one transaction touches."""
@@ -19,7 +15,8 @@ STUCK_AFTER: Final = 5
 class UpkeepLimits:
     """All in seconds: `interval` between rounds when nothing wakes it, `settle` how long a receipt waits for
     watchers to acknowledge (a verifier that has not by then has failed closed), `backoff` between tries to
-    clean, up to `backoff_most`, `longest_life` of any credential, after which a cut can hit nothing, `pending`
+    clean, up to `backoff_most`, `longest_life` of any credential, after which a cut can hit nothing, `instance` how
+    long a pod, container or process lives at most, after which a ban on a revoked one can hit nothing, `pending`
     how long a backend's answer may still be on its way (as in `IssueLimits`), `look_again` between two looks at
     a target, `freeze_first` how long a target waits for its backend, `sweep` between two looks for what no row
     knows, `skew` how far the clocks of a backend and of this process may differ. Not in seconds but bytes: `judged`
@@ -30,6 +27,7 @@ class UpkeepLimits:
     backoff: float = 0.5
     backoff_most: float = 60.0
     longest_life: float = 86_400.0
+    instance: float = 400 * 86_400.0
     pending: float = 60.0
     look_again: float = 0.05
     freeze_first: float = 0.0
@@ -37,20 +35,3 @@ class UpkeepLimits:
     skew: float = 5.0
     judged: int = 256 * 1024 * 1024
     names: int = 64 * 1024 * 1024
-
-
-async def open_revocations(state: StateStore) -> AsyncIterator[Revocation]:
-    """All that are not settled, a page a read: many that cannot settle must not hide the others."""
-    after = ""
-    while True:
-        page = await _page(state, after)
-        for revocation in page:
-            yield revocation
-        if len(page) < BATCH:
-            return
-        after = page[-1].id
-
-
-async def _page(state: StateStore, after: str) -> list[Revocation]:
-    found = await state.read(lambda tx: tx.revocations.page(BATCH, after, RevocationState.COMMITTED))
-    return list(found)

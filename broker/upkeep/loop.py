@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from broker.errors import LimitExceeded, LockstepError
 from broker.model.account import Account
-from broker.model.attestation import AttestationState
-from broker.model.credential import Lease, LeaseState
+from broker.model.credential import Lease
 from broker.model.revocation import EntryKind, LogEntry, SelectorKind
 from broker.ports import (
     Clock,
@@ -20,11 +18,11 @@ from broker.ports import (
     StateStore,
     Subscription,
     TargetCutter,
-    Transaction,
 )
 from broker.upkeep.cleaning import Cleaning
 from broker.upkeep.closing import Closing
 from broker.upkeep.cutting import Cutting
+from broker.upkeep.ending import Ending
 from broker.upkeep.expansion import Expansion
 from broker.upkeep.faults import OnFault
 from broker.upkeep.limits import BATCH, UpkeepLimits
@@ -32,14 +30,10 @@ from broker.upkeep.rounds import Rounds
 from broker.upkeep.settling import Settling
 from broker.upkeep.sweeping import Sweeping
 
-_UNENDED: Final = (LeaseState.PENDING, LeaseState.ACTIVE)
-PRUNE_EVERY: Final = 15.0
-PRUNE_ROWS: Final = 10 * BATCH
-PRUNE_ROUNDS: Final = 50
-PRUNE_SETS: Final = 8
-"""Code sets that one transaction drops: each may be some megabytes."""
 SWEEP_TURN: Final = 5.0
 """Seconds between two looks at whose turn it is to be swept."""
+SETTLE_REST: Final = 4.0
+"""Times as long as a turn of settling took there is none."""
 CUT_TURN: Final = 30.0
 CUTS_ABREAST: Final = 64
 """Instances that are cut at once."""
@@ -73,20 +67,21 @@ class Upkeep:
         self._feed = feed
         self._on_error = on_error
         self._limits = limits
-        self._expansion = Expansion(state, feed)
+        self._expansion = Expansion(state, feed, on_fault, limits)
+        self._ending = Ending(state, feed, limits)
         self._cutting = Cutting(clock, backends, cutters, state, on_alarm, on_fault, limits)
         self._sweeping = Sweeping(clock, backends, state, on_fault, on_stuck, on_alarm, limits)
         self._cleaning = Cleaning(
             clock, backends, state, self._cutting, self._sweeping, on_stuck, on_fault, limits
         )
         self._closing = Closing(clock, state, self._cutting, self._sweeping, on_stuck, on_fault, limits)
-        self._settling = Settling(clock, state, feed, receipts, limits)
-        self._cleaned = asyncio.Event()
+        self._settling = Settling(clock, state, feed, receipts, on_fault, limits)
+        self._settle_soon = asyncio.Event()
         every = limits.interval
         self._clean = Rounds(self._clean_once, interval=every, on_error=on_error, on_done=self._some_cleaned)
-        self._close = Rounds(self._close_once, interval=every, on_error=on_error, on_done=self._cleaned.set)
-        self._prune_after = 0.0
-        self._forgotten: tuple[int, ...] = ()
+        self._close = Rounds(
+            self._close_once, interval=every, on_error=on_error, on_done=self._settle_soon.set
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Rounds, woken by revocations, until `stop` is set.
@@ -100,6 +95,7 @@ class Upkeep:
             group.create_task(self._close.run(stop), name="upkeep accounts")
             group.create_task(self._keep_swept(stop), name="upkeep strays")
             group.create_task(self._keep_cut(stop), name="upkeep cuts")
+            group.create_task(self._keep_settled(stop), name="upkeep receipts")
 
     def given_up(self) -> Mapping[str, int]:
         """By backend: leases that it cannot take back and tries no more, when it was last looked."""
@@ -111,18 +107,17 @@ class Upkeep:
         more = await self._expansion.tick(now)
         more = await self._cleaning.tick(now) >= BATCH or more
         more = await self._closing.tick(now) >= BATCH or more
-        more = await self._expire(now) or more
-        await self._settling.tick()
-        await self._prune(now)
+        more = await self._ending.expire(now) or more
+        more = await self._settling.tick() or more
+        await self._ending.prune(now)
         await self._sweeping.tick(now)
         return more
 
     async def _rows(self) -> bool:
         now = self._clock.now()
         more = await self._expansion.tick(now)
-        more = await self._expire(now) or more
-        await self._settling.tick()
-        await self._prune(now)
+        more = await self._ending.expire(now) or more
+        await self._ending.prune(now)
         return more
 
     async def _keep_rows(self, stop: asyncio.Event) -> None:
@@ -141,6 +136,7 @@ class Upkeep:
                 if more or spoken:
                     self._clean.wake()
                     self._close.wake()
+                    self._settle_soon.set()
                 if more:
                     continue
                 try:
@@ -162,7 +158,7 @@ class Upkeep:
 
     def _some_cleaned(self) -> None:
         """What waited for leases may go on."""
-        self._cleaned.set()
+        self._settle_soon.set()
         self._close.wake()
 
     async def _keep_swept(self, stop: asyncio.Event) -> None:
@@ -173,6 +169,22 @@ class Upkeep:
             except LockstepError as error:
                 self._on_error(error)
             await _first_of(SWEEP_TURN, stop.wait())
+
+    async def _keep_settled(self, stop: asyncio.Event) -> None:
+        """Receipts are written beside everything else, and rest for longer than they work: many that cannot be
+        settled yet keep nothing waiting that revokes."""
+        while not stop.is_set():
+            self._settle_soon.clear()
+            began, more = self._clock.monotonic(), False
+            try:
+                more = await self._settling.tick()
+            except LockstepError as error:
+                self._on_error(error)
+            rest = SETTLE_REST * (self._clock.monotonic() - began)
+            if rest > 0:
+                await _first_of(rest, stop.wait())
+            if not more:
+                await _first_of(self._limits.interval, stop.wait(), self._settle_soon.wait())
 
     async def _keep_cut(self, stop: asyncio.Event) -> None:
         """The shortest way from the log to backends and targets."""
@@ -216,17 +228,15 @@ class Upkeep:
             return None
 
     async def _log_speaks(self, watch: Subscription | None, stop: asyncio.Event) -> bool:
-        """Wait for the log, for something cleaned, for `stop` or the interval; True where it was the log.
+        """Wait for the log, for `stop` or the interval; True where it was the log.
 
         Raises `LimitExceeded` where the queue overflowed.
         """
         interval = self._limits.interval
         if watch is None:
-            await _first_of(interval, stop.wait(), self._cleaned.wait())
-            self._cleaned.clear()
+            await _first_of(interval, stop.wait())
             return True
-        _, _, entry = await _first_of(interval, stop.wait(), self._cleaned.wait(), watch.next(interval))
-        self._cleaned.clear()
+        _, entry = await _first_of(interval, stop.wait(), watch.next(interval))
         if isinstance(entry, LockstepError):
             raise entry
         # All of it was applied before it was queued: upkeep works from rows, and keeps no receipt waiting.
@@ -234,42 +244,6 @@ class Upkeep:
         while (later := await watch.next(0.0)) is not None:
             entry = later
         return isinstance(entry, LogEntry)
-
-    async def _expire(self, now: float) -> bool:
-        async def work(tx: Transaction) -> bool:
-            due = await tx.attestations.due(now, BATCH)
-            begun = False
-            ended = await tx.attestations.end(due, AttestationState.EXPIRED)
-            await tx.accounts.begin_closing(ended, now)
-            for name in ended:
-                # Nothing outlives its attestation, not even what was granted when it was to live longer.
-                # What ends with it has expired, and is cleaned as that.
-                for lease in await tx.leases.page(_UNENDED, BATCH, "", name):
-                    if lease.state is LeaseState.PENDING or lease.expires_at > now:
-                        revoking = replace(lease, state=LeaseState.REVOKING, next_attempt_at=now)
-                        begun = await tx.leases.replace(revoking, lease.state) or begun
-            return len(due) >= BATCH or begun
-
-        if not await self._state.read(lambda tx: tx.attestations.due(now, 1)):
-            return False
-        return await self._state.transact(work)
-
-    async def _prune(self, now: float) -> None:
-        if now < self._prune_after:
-            return
-        # What a failing state did not drop is dropped the next time.
-        self._forgotten += self._feed.denials.forget(now, now - self._limits.longest_life)
-        if self._forgotten:
-            await self._state.transact(lambda tx: tx.revocations.prune(self._forgotten))
-            self._forgotten = ()
-        for _ in range(PRUNE_ROUNDS):
-            if await self._state.transact(lambda tx: tx.replays.prune(now, PRUNE_ROWS)) < PRUNE_ROWS:
-                break
-        judged, names = self._limits.judged, self._limits.names
-        for _ in range(PRUNE_ROUNDS):
-            if await self._state.transact(lambda tx: tx.code.prune(judged, names, PRUNE_SETS)) < PRUNE_SETS:
-                break
-        self._prune_after = now + PRUNE_EVERY
 
 
 async def _first_of(timeout: float, *waits: Coroutine[Any, Any, object]) -> Sequence[object]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from broker.errors import Unavailable
 from broker.model.account import Account
 from broker.model.credential import Confirmation, Lease
 from broker.model.receipt import receipt_payload
@@ -14,11 +15,15 @@ from broker.model.role import Revocability
 from broker.model.step import Step
 from broker.ports import Clock, ReceiptSigner, RevocationFeed, StateStore, Transaction
 from broker.upkeep.cutting import MEND, missed
-from broker.upkeep.expansion import BEGUN
-from broker.upkeep.limits import BATCH, UpkeepLimits, open_revocations
+from broker.upkeep.faults import Aside, OnFault
+from broker.upkeep.limits import BATCH, UpkeepLimits
 
 MAX_STEPS: Final = 200
 """Steps that a receipt lists one by one; what could not be confirmed is listed without a bound."""
+
+TURN: Final = 100
+"""Revocations of each kind that one turn looks at: the newest, and the next of the walk over all."""
+_ONE: Final = (SelectorKind.LEASE, SelectorKind.TOKEN)
 
 Told = Mapping[str, tuple[int, int]]
 
@@ -40,6 +45,7 @@ class Settling:
         state: StateStore,
         feed: RevocationFeed,
         receipts: ReceiptSigner,
+        on_fault: OnFault,
         limits: UpkeepLimits,
     ) -> None:
         self._clock = clock
@@ -47,49 +53,71 @@ class Settling:
         self._feed = feed
         self._receipts = receipts
         self._limits = limits
+        self._aside = Aside(on_fault, limits.backoff_most)
+        self._walked = ""
 
-    async def tick(self) -> None:
-        """Settle what can be settled."""
-        async for revocation in open_revocations(self._state):
-            if revocation.expanded and any(step.name == BEGUN for step in revocation.steps):
-                await self._settle(revocation)
-
-    async def _settle(self, revocation: Revocation) -> None:
+    async def tick(self) -> bool:
+        """One turn: the newest, which are the likeliest, and the next of all others, so that none waits for ever
+        behind those that cannot settle. True where one was settled."""
         now = self._clock.now()
-        told = self._feed.told(revocation.last_seq)
-        behind = any(of < all_of for all_of, of in told.values())
-        if behind and now < revocation.at + self._limits.settle:
-            return
+        self._walked, clean = await self._state.read(self._look)
+        if not clean:
+            return False
+        # Who has acknowledged the last has acknowledged all of them, and is asked once.
+        last = self._feed.told(max(revocation.last_seq for revocation in clean))
+        settled = False
+        for revocation in clean:
+            if not self._aside.has(revocation.id, now):
+                told = self._feed.told(revocation.last_seq) if _behind(last) else last
+                settled = await self._try(revocation, told) or settled
+        return settled
+
+    async def _look(self, tx: Transaction) -> tuple[str, Sequence[Revocation]]:
+        """Where the walk stands then, and those of this turn that nothing is left to clean of, oldest first."""
+        newest = await tx.revocations.newest(TURN, RevocationState.CLEANING)
+        walked = await tx.revocations.page(TURN, self._walked, RevocationState.CLEANING)
+        turn = {revocation.id: revocation for revocation in (*newest, *walked)}
+        clean = [turn[name] for name in sorted(turn) if await _clean(tx, turn[name])]
+        return walked[-1].id if len(walked) == TURN else "", clean
+
+    async def _try(self, revocation: Revocation, told: Told) -> bool:
+        try:
+            return await self._settle(revocation, told)
+        except Unavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this revocation's
+            self._aside.put(revocation.id, f"settling {revocation.id}", error, self._clock.now())
+            return False
+
+    async def _settle(self, revocation: Revocation, told: Told) -> bool:
+        now = self._clock.now()
+        if _behind(told) and now < revocation.at + self._limits.settle:
+            return False
         outcome = await self._outcome(revocation)
         if outcome is None:
-            return
+            return False
         whole = self._feed.knows_verifiers
         unsure = not whole and any(_all_told(lease, told) for lease in outcome.leases)
         if unsure and now < revocation.at + self._limits.settle:
             # This process has just begun: a verifier of the one before may still take what it was not told of.
-            return
+            return False
         done = _with_outcome(revocation, outcome, told, now, whole=whole)
         settled = replace(done, state=RevocationState.SETTLED)
         sealed = replace(settled, receipt=self._receipts.seal(receipt_payload(settled)))
 
-        async def write(tx: Transaction) -> None:
+        async def write(tx: Transaction) -> bool:
             current = await tx.revocations.get(revocation.id)
-            if current is not None and current.state is RevocationState.COMMITTED:
-                await tx.revocations.put(replace(sealed, lifted_at=current.lifted_at))
+            if current is None or current.state is not RevocationState.CLEANING:
+                return False
+            await tx.revocations.put(replace(sealed, lifted_at=current.lifted_at))
+            return True
 
-        await self._state.transact(write)
+        return await self._state.transact(write)
 
     async def _outcome(self, revocation: Revocation) -> Outcome | None:
         """Every lease and account that the revocation ended; None while one of them may still be good somewhere."""
-        selector = revocation.selector
-        if selector.kind in (SelectorKind.LEASE, SelectorKind.TOKEN):
-            lease = await self._state.read(
-                lambda tx: (
-                    tx.leases.get(selector.value)
-                    if selector.kind is SelectorKind.LEASE
-                    else tx.leases.by_handle(selector.value)
-                )
-            )
+        if revocation.selector.kind in _ONE:
+            lease = await self._state.read(lambda tx: _lease(tx, revocation))
             if lease is not None and lease.state.live:
                 return None
             return Outcome([lease] if lease is not None else [], [])
@@ -118,6 +146,31 @@ class Settling:
             )
 
         return await self._state.read(work)
+
+
+async def _lease(tx: Transaction, revocation: Revocation) -> Lease | None:
+    """Of a revocation that is aimed at one."""
+    selector = revocation.selector
+    if selector.kind is SelectorKind.LEASE:
+        return await tx.leases.get(selector.value)
+    return await tx.leases.by_handle(selector.value)
+
+
+async def _clean(tx: Transaction, revocation: Revocation) -> bool:
+    """True where nothing is left to be taken back."""
+    if revocation.selector.kind in _ONE:
+        lease = await _lease(tx, revocation)
+        return lease is None or not lease.state.live
+    after = ""
+    while ids := await tx.revocations.hits(revocation.id, BATCH, after):
+        if await tx.leases.unsettled(ids) or await tx.accounts.unsettled(ids):
+            return False
+        after = ids[-1]
+    return True
+
+
+def _behind(told: Told) -> bool:
+    return any(of < all_of for all_of, of in told.values())
 
 
 def _with_outcome(

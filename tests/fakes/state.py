@@ -414,16 +414,15 @@ class MemoryRevocations(Store):
     async def get(self, revocation_id: str) -> Revocation | None:
         return self._view.read.revocations.get(revocation_id)
 
-    async def open(self, limit: int) -> Sequence[Revocation]:
-        table = self._view.read.revocations.values()
-        found = [item for item in table if item.state is not RevocationState.SETTLED]
-        return sorted(found, key=lambda item: (item.at, item.id))[:limit]
-
     async def page(
         self, limit: int, after: str = "", state: RevocationState | None = None
     ) -> Sequence[Revocation]:
         found = _after(self._view.read.revocations, after)
         return [item for item in found if state in (None, item.state)][:limit]
+
+    async def newest(self, limit: int, state: RevocationState) -> Sequence[Revocation]:
+        found = [item for item in _after(self._view.read.revocations, "") if item.state is state]
+        return found[::-1][:limit]
 
     async def hit(self, revocation_id: str, attestation_ids: Sequence[str]) -> None:
         table = self._view.write.hits

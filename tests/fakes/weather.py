@@ -26,6 +26,7 @@ class StormyState(MemoryState):
         self.down = False
         self.reads_down = False
         self.writes = 0
+        self.reads = 0
         self._fail_before: set[int] = set()
         self._fail_after: set[int] = set()
         self._meanwhile: dict[int, Meanwhile] = {}
@@ -66,6 +67,7 @@ class StormyState(MemoryState):
         await self._written.wait()
 
     async def read(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        self.reads += 1
         if self.down or self.reads_down:
             raise _unavailable()
         return await super().read(work)

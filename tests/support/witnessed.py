@@ -232,7 +232,8 @@ async def settled(house: House) -> None:
 
 
 async def _is_settled(house: House) -> bool:
-    if await house.look(lambda tx: tx.revocations.page(1000, "", RevocationState.COMMITTED)):
+    acts = await house.look(lambda tx: tx.revocations.page(1000))
+    if any(act.state is not RevocationState.SETTLED for act in acts):
         return False
     accounts = await house.look(lambda tx: tx.accounts.page((), 1000))
     leases = await house.leases()

@@ -145,6 +145,7 @@ REVOCATION_STATE: Final = Twins[oversight_pb2.RevocationState.ValueType, Revocat
     "revocation state",
     {
         oversight_pb2.REVOCATION_STATE_COMMITTED: RevocationState.COMMITTED,
+        oversight_pb2.REVOCATION_STATE_CLEANING: RevocationState.CLEANING,
         oversight_pb2.REVOCATION_STATE_SETTLED: RevocationState.SETTLED,
     },
 )

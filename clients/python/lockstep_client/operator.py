@@ -126,11 +126,11 @@ class Operator:
     def revocations(
         self,
         *,
-        state: oversight_pb2.RevocationState.ValueType = oversight_pb2.REVOCATION_STATE_UNSPECIFIED,
+        states: Sequence[oversight_pb2.RevocationState.ValueType] = (),
         since: dt.datetime | None = None,
     ) -> Iterator[oversight_pb2.RevocationSummary]:
         """Revocations, in id order."""
-        request = oversight_pb2.ListRevocationsRequest(state=state, since=_stamp(since))
+        request = oversight_pb2.ListRevocationsRequest(states=states, since=_stamp(since))
         for page in self._pages(methods.LIST_REVOCATIONS, request):
             yield from page.revocations
 

@@ -55,16 +55,20 @@ class _RevocationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Revoc
     DESCRIPTOR: _descriptor.EnumDescriptor
     REVOCATION_STATE_UNSPECIFIED: _RevocationState.ValueType  # 0
     REVOCATION_STATE_COMMITTED: _RevocationState.ValueType  # 1
-    """Denied durably; something is still being told, cleaned or confirmed."""
-    REVOCATION_STATE_SETTLED: _RevocationState.ValueType  # 2
+    """Denied durably; not all that it hits may have been found."""
+    REVOCATION_STATE_CLEANING: _RevocationState.ValueType  # 2
+    """All of it is being told, cleaned or confirmed."""
+    REVOCATION_STATE_SETTLED: _RevocationState.ValueType  # 3
     """Its receipt is signed."""
 
 class RevocationState(_RevocationState, metaclass=_RevocationStateEnumTypeWrapper): ...
 
 REVOCATION_STATE_UNSPECIFIED: RevocationState.ValueType  # 0
 REVOCATION_STATE_COMMITTED: RevocationState.ValueType  # 1
-"""Denied durably; something is still being told, cleaned or confirmed."""
-REVOCATION_STATE_SETTLED: RevocationState.ValueType  # 2
+"""Denied durably; not all that it hits may have been found."""
+REVOCATION_STATE_CLEANING: RevocationState.ValueType  # 2
+"""All of it is being told, cleaned or confirmed."""
+REVOCATION_STATE_SETTLED: RevocationState.ValueType  # 3
 """Its receipt is signed."""
 Global___RevocationState: _TypeAlias = RevocationState  # noqa: Y015
 
@@ -395,14 +399,16 @@ Global___RevocationSummary: _TypeAlias = RevocationSummary  # noqa: Y015
 class ListRevocationsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    STATE_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    state: Global___RevocationState.ValueType
-    """Unspecified: every state."""
     page_size: _builtins.int
     page_token: _builtins.str
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___RevocationState.ValueType]:
+        """Empty: every state."""
+
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """Only those committed at or after."""
@@ -410,14 +416,14 @@ class ListRevocationsRequest(_message.Message):
     def __init__(
         self,
         *,
-        state: Global___RevocationState.ValueType = ...,
+        states: _abc.Iterable[Global___RevocationState.ValueType] | None = ...,
         since: _timestamp_pb2.Timestamp | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "since", b"since", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "since", b"since", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

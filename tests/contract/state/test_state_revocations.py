@@ -132,16 +132,20 @@ async def test_acts(state: StateStore) -> None:
     assert await call.revocations.get(later.id) == later
 
 
-async def test_open_acts_oldest_first(state: StateStore) -> None:
+async def test_newest_acts_of_a_state(state: StateStore) -> None:
     call = Call(state)
-    for number, at in ((1, 30), (2, 10), (3, 20), (4, 5)):
-        settled = RevocationState.SETTLED if number == 4 else RevocationState.COMMITTED
-        await call.revocations.put(revocation(number, at=NOW + at, state=settled))
-    order = [item.id for item in await call.revocations.open(10)]
-    assert order == ["rev-000002", "rev-000003", "rev-000001"]
-    assert [item.id for item in await call.revocations.open(1)] == order[:1]
-    await call.revocations.put(revocation(2, state=RevocationState.SETTLED))
-    assert [item.id for item in await call.revocations.open(10)] == order[1:]
+    for number in (3, 1, 4, 2, 5):
+        how = RevocationState.SETTLED if number == 4 else RevocationState.CLEANING
+        await call.revocations.put(revocation(number, state=how))
+
+    async def newest(limit: int) -> list[int]:
+        return [int(item.id[4:]) for item in await call.revocations.newest(limit, RevocationState.CLEANING)]
+
+    assert await newest(10) == [5, 3, 2, 1]
+    assert await newest(2) == [5, 3]
+    await call.revocations.put(revocation(5, state=RevocationState.SETTLED))
+    assert await newest(2) == [3, 2]
+    assert list(await call.revocations.newest(10, RevocationState.COMMITTED)) == []
 
 
 async def test_pages_of_acts(state: StateStore) -> None:

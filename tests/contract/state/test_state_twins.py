@@ -204,7 +204,7 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "revocations.restored": (),
     "revocations.put": (revocations,),
     "revocations.get": (ids("rev"),),
-    "revocations.open": (limits,),
+    "revocations.newest": (limits, st.sampled_from(RevocationState)),
     "revocations.page": (limits, ids("rev"), st.none() | st.sampled_from(RevocationState)),
     "revocations.hit": (ids("rev"), id_lists("att")),
     "revocations.hits": (ids("rev"), limits, ids("att")),

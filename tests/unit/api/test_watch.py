@@ -208,6 +208,21 @@ async def test_a_stale_replica_does_not_beat(tmp_path: Path) -> None:
         assert (told, beat.ping_id) == ([], 2)
 
 
+async def test_a_cut_that_can_hit_nothing_any_more_is_in_no_verifiers_snapshot(tmp_path: Path) -> None:
+    async with porch(tmp_path, limits=Limits(longest_life=3600.0)) as found:
+        house = found.house
+        for value in ("a" * 64, "b" * 64):
+            await house.revoke(SelectorKind.KEY, value)
+            house.clock.advance(3000)
+        line = await opened(found, found.resource_server("gateway", "a"))
+        seen, _ = await snapshot(line)
+        assert [event.selector.instance_key.hex() for event in seen] == ["b" * 64]
+        # Both still ban, as an operator sees.
+        everything = await opened(found)
+        seen, _ = await snapshot(everything)
+        assert len(seen) == 2
+
+
 # --- resume --------------------------------------------------------------------------------------------
 
 

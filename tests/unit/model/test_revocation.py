@@ -319,6 +319,8 @@ SELECTORS = [
     Selector(SelectorKind.NODE, "n-1"),
     Selector(SelectorKind.IDENTITY, "i-1"),
     Selector(SelectorKind.ATTESTATION, "A-1"),
+    Selector(SelectorKind.KEY, "cd" * 32),
+    Selector(SelectorKind.POD, "p-1"),
     Selector(SelectorKind.DIGEST, "ab" * 32),
     Selector(SelectorKind.PACKAGE, "pkg:pypi/lib@1.0"),
 ]
@@ -436,12 +438,18 @@ class DenyMachine(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(age=st.sampled_from([0.0, 20.0, 1000.0]))
-    def forget(self, age: float) -> None:
+    @rule(age=st.sampled_from([0.0, 20.0, 1000.0]), instance=st.sampled_from([0.0, 30.0, float("inf")]))
+    def forget(self, age: float, instance: float) -> None:
         before = self.now - age
-        gone = self.denials.forget(self.now, before)
+        gone = self.denials.forget(self.now, before, before - instance)
+        lasts = {SelectorKind.KEY: before, SelectorKind.POD: before - instance}
         for fact in self.facts:
-            if not fact.bans(self.now) and (not fact.body.cut or fact.body.at < before):
+            said = fact.body
+            taint = not said.cut and said.until is None
+            moot = taint and said.at < lasts.get(said.selector.kind, -1.0)
+            # What a cut has ended for good needs no ban as well.
+            moot = moot or (said.cut and said.selector.kind is SelectorKind.ATTESTATION)
+            if (moot or not fact.bans(self.now)) and (not said.cut or said.at < before):
                 assert fact.gone or fact.seq in gone
                 fact.gone = True
             else:

@@ -71,14 +71,14 @@ async def test_reports_and_revocations_since_a_moment() -> None:
     assert [item.state for item in reports.items] == [DetectionState.APPLIED] * 2
     assert len((await house.overseer.detections((), moment, 10, "")).items) == 1
     assert (await house.overseer.detections((DetectionState.HELD,), 0.0, 10, "")).items == ()
-    revocations = await house.overseer.revocations(None, 0.0, 10, "")
+    revocations = await house.overseer.revocations(frozenset(), 0.0, 10, "")
     assert len(revocations.items) == 2
-    [late] = (await house.overseer.revocations(None, moment, 10, "")).items
+    [late] = (await house.overseer.revocations(frozenset(), moment, 10, "")).items
     assert late == revocations.items[1]
-    one = await house.overseer.revocations(None, 0.0, 1, "")
+    one = await house.overseer.revocations(frozenset(), 0.0, 1, "")
     assert one.next == one.items[0].id
-    assert (await house.overseer.revocations(None, 0.0, 1, one.next)).items == (late,)
-    settled = await house.overseer.revocations(RevocationState.SETTLED, 0.0, 10, "")
+    assert (await house.overseer.revocations(frozenset(), 0.0, 1, one.next)).items == (late,)
+    settled = await house.overseer.revocations(frozenset({RevocationState.SETTLED}), 0.0, 10, "")
     assert all(item.state is RevocationState.SETTLED for item in settled.items)
 
 

@@ -14,9 +14,10 @@ from broker.errors import Denied, Unavailable
 from broker.model.attestation import AttestationState
 from broker.model.credential import Confirmation, Confirmed, Lease, LeaseState
 from broker.model.identity import InstanceClaims
-from broker.model.revocation import SelectorKind
+from broker.model.revocation import RevocationState, SelectorKind
 from broker.model.role import AfterRevocation, Revocability
 from broker.upkeep import BATCH, STUCK_AFTER
+from broker.upkeep.settling import TURN
 from lockstep.formats import Reason
 from tests.fakes.weather import MeddlingBackend
 from tests.support.house import DAY, House, Workload, role
@@ -57,7 +58,7 @@ class TestExpiry:
         house.clock.advance(200)
         natural = await workload.issue("db")
         house.clock.advance(100)
-        await house.upkeep._expire(house.now)
+        await house.upkeep._ending.expire(house.now)
         assert await state(house, natural) is LeaseState.ACTIVE
         await house.tick()
         assert await state(house, natural) is LeaseState.EXPIRED
@@ -244,6 +245,72 @@ class TestBackendDown:
         assert (await last.row()).state is AttestationState.REVOKED
         assert await state(house, db) is LeaseState.REVOKED
         assert await house.settled(made.revocation_id)
+
+
+class TestManyOpen:
+    """Revocations that wait for a backend cost a round nothing, and a turn of settling no more than its bound."""
+
+    async def opened(self, number: int) -> tuple[House, MeddlingBackend, list[str]]:
+        """A house with so many whose leases are stuck."""
+        house = await House.open(
+            role("a", backend="down", after_revocation=AfterRevocation.RETRY),
+            role("db", backend="db", after_revocation=AfterRevocation.RETRY),
+        )
+        house.backends["down"] = down = MeddlingBackend()
+        down.fail("revoke", 100_000)
+        names = []
+        for _ in range(number):
+            workload = await house.attested()
+            await workload.issue("a")
+            names.append((await house.revoke(SelectorKind.ATTESTATION, workload.id)).revocation_id)
+        await house.tick()
+        return house, down, names
+
+    async def test_a_round_and_a_turn_read_as_often_as_for_none(self) -> None:
+        counts = []
+        for number in (0, 3 * TURN):
+            house, _, _ = await self.opened(number)
+            before = house.state.reads
+            await house.upkeep._rows()
+            rows = house.state.reads - before
+            await house.upkeep._settling.tick()
+            counts.append((rows, house.state.reads - before - rows))
+        assert counts[0] == counts[1] == (2, 1)
+
+    async def test_the_oldest_is_settled_soon_after_it_can_be(self) -> None:
+        house, _, names = await self.opened(0)
+        first = await house.attested()
+        await first.issue("db")
+        house.db.fail("revoke", 100)
+        made = await house.revoke(SelectorKind.ATTESTATION, first.id)
+        await house.tick()
+        for _ in range(3 * TURN):
+            workload = await house.attested()
+            await workload.issue("a")
+            names.append((await house.revoke(SelectorKind.ATTESTATION, workload.id)).revocation_id)
+        await house.tick()
+        house.db._failures.clear()
+        for _ in range(10):
+            house.clock.advance(10)
+            await house.upkeep._cleaning.tick(house.now)
+        assert house.db.living == {}
+        for _ in range(5):
+            await house.upkeep._settling.tick()
+        assert await house.settled(made.revocation_id)
+        assert not await house.settled(names[0])
+
+    async def test_what_an_earlier_broker_had_begun_goes_on_from_there(self) -> None:
+        house, down, [name] = await self.opened(1)
+        row = await house.revocation(name)
+        assert row.state is RevocationState.CLEANING
+        table = house.state._tables.revocations
+        table[name] = replace(row, state=RevocationState.COMMITTED)
+        await house.start()
+        down._failures.clear()
+        await house.tick(1)
+        assert await house.settled(name)
+        steps = [step["name"] for step in json.loads(await house.receipt(name))["steps"]]
+        assert steps.count("cleaning") == 1
 
 
 class TestRestart:
@@ -505,6 +572,61 @@ class TestPrune:
         await house.start()
         assert [item.body.selector.value for item in house.feed.denials.live()] == ["node-2"]
 
+    async def test_revoked_instances_leave_nothing_for_ever(self) -> None:
+        house = await House.open(role("api", after_revocation=AfterRevocation.RETRY))
+        fleet = [await house.attested() for _ in range(20)]
+        for workload in fleet:
+            await workload.report_self()
+        await house.tick(DAY)
+        assert len(house.feed.denials) == len(await house.log()) == 40
+        await house.tick(15)
+        assert len(house.feed.denials) == 0
+        assert await house.log() == []
+        # What was revoked stays revoked: its attestation is no more, by whatever evidence.
+        await house.start()
+        for workload in fleet[:2]:
+            error = await house.issue_refusal(workload)
+            assert error.reason is Reason.REVOKED
+            with pytest.raises(Denied) as refused:
+                await workload.reattest()
+            assert refused.value.reason is Reason.REVOKED
+
+    async def test_a_place_stays_banned_for_as_long_as_it_may_live_or_until_it_is_lifted(self) -> None:
+        house = await House.open()
+        workload = await house.attested(place=InstanceClaims(pod_uid="pod-1"))
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        await house.tick(400 * DAY)
+        [left] = house.feed.denials.live()
+        assert str(left.body.selector) == "pod:pod-1"
+        again = house.workload(place=InstanceClaims(pod_uid="pod-1"), not_after=house.now + DAY)
+        assert (await house.attest_refusal(again)).reason is Reason.BANNED
+        await house.lift(made.revocation_id)
+        await house.tick(15)
+        assert len(house.feed.denials) == 0
+
+    async def test_it_ends_where_an_operator_says_how_long_they_live(self) -> None:
+        house = await House.open()
+        house.upkeep_limits = replace(house.upkeep_limits, instance=30 * DAY)
+        await house.start()
+        place = InstanceClaims(pod_uid="pod-1")
+        await house.revoke(SelectorKind.ATTESTATION, (await house.attested(place=place)).id)
+        # What an operator bans by name is another thing: it says itself until when.
+        await house.revoke(SelectorKind.POD, "pod-2", ban=True)
+        await house.revoke(SelectorKind.KEY, "ab" * 32)
+        # What was granted while it lived ends first.
+        await house.tick(31 * DAY)
+        bans = {str(entry.body.selector) for entry in house.feed.denials.live()}
+        assert bans == {"pod:pod-1", "pod:pod-2", f"key:{'ab' * 32}"}
+        await house.tick(15)
+        bans = {str(entry.body.selector) for entry in house.feed.denials.live()}
+        assert bans == {"pod:pod-2", f"key:{'ab' * 32}"}
+
+    async def test_an_identity_that_waits_for_a_lift_waits(self) -> None:
+        house = await House.open()
+        await (await house.attested()).report_self()
+        await house.tick(1000 * DAY)
+        assert [str(entry.body.selector) for entry in house.feed.denials.live()] == [f"identity:{IDENTITY}"]
+
     async def test_what_could_not_be_dropped_is_dropped_later(self) -> None:
         house = await House.open()
         await house.revoke(SelectorKind.NODE, "node-1", ban=True, until=house.now + 60)
@@ -599,13 +721,12 @@ class TestLoop:
         self,
     ) -> None:
         house = await House.open()
-        workload = await house.attested()
-        await workload.issue("db")
+        await house.attested()
 
         async def broken() -> None:
             raise ZeroDivisionError
 
-        await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        house.clock.advance(300)
         house.state.before_write(1, broken)
         with pytest.raises(ExceptionGroup) as caught:
             await asyncio.wait_for(house.upkeep.run(asyncio.Event()), 5)
@@ -640,6 +761,32 @@ class TestLoop:
         [(what, raised)] = house.faults
         assert (what, type(raised)) == (f"lease {poison.lease.id}", KeyError)
         assert not await house.settled(made.revocation_id)
+
+    @pytest.mark.parametrize("where", ["expanding", "settling"])
+    async def test_a_revocation_that_cannot_be_worked_on_is_left_aside_for_a_while(self, where: str) -> None:
+        house = await House.open()
+        fleet = [await house.attested(place=InstanceClaims(node=f"node-{n}")) for n in range(2)]
+        poison = await house.revoke(SelectorKind.NODE, "node-0")
+        if where == "settling":
+            for _ in range(3):
+                await house.upkeep._expansion.tick(house.now)
+        row = await house.revocation(poison.revocation_id)
+        bad: dict[str, object] = {"expanding": {"first_seq": None}, "settling": {"at": "never"}}
+        house.state._tables.revocations[row.id] = replace(row, **bad[where])  # type: ignore[arg-type]
+        also = await house.revoke(SelectorKind.NODE, "node-1")
+        await house.tick(1)
+        await house.tick(1)
+        assert [what for what, _ in house.faults] == [f"{where} {poison.revocation_id}"]
+        assert (await fleet[1].row()).state is AttestationState.REVOKED
+        assert await house.settled(also.revocation_id)
+        # It is tried again, and not at every round.
+        table = house.state._tables.revocations
+        table[row.id] = replace(table[row.id], first_seq=row.first_seq, at=row.at)
+        await house.tick(house.upkeep_limits.backoff_most)
+        await house.tick()
+        assert (await fleet[0].row()).state is AttestationState.REVOKED
+        assert await house.settled(poison.revocation_id)
+        assert len(house.faults) == 1
 
     async def test_a_poison_row_is_stuck_in_the_end_and_goes_when_it_can(self) -> None:
         house = await House.open()

@@ -97,10 +97,6 @@ class SqliteRevocations:
         row = self._db.one("revocations.get", (revocation_id,))
         return None if row is None else _read(row)
 
-    async def open(self, limit: int) -> Sequence[Revocation]:
-        """Those not SETTLED, oldest first."""
-        return [_read(row) for row in self._db.all("revocations.open", (limit,))]
-
     async def page(
         self, limit: int, after: str = "", state: RevocationState | None = None
     ) -> Sequence[Revocation]:
@@ -110,6 +106,10 @@ class SqliteRevocations:
         else:
             rows = self._db.all("revocations.page_of_state", (state, after, limit))
         return [_read(row) for row in rows]
+
+    async def newest(self, limit: int, state: RevocationState) -> Sequence[Revocation]:
+        """The last ones in id order, the last first."""
+        return [_read(row) for row in self._db.all("revocations.newest", (state, limit))]
 
     async def hit(self, revocation_id: str, attestation_ids: Sequence[str]) -> None:
         """Record whom a revocation ended."""

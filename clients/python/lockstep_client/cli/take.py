@@ -110,10 +110,9 @@ def revocations(context: click.Context, unsettled: bool, since: dt.datetime | No
     """
     if context.invoked_subcommand is not None:
         return
-    committed = oversight_pb2.REVOCATION_STATE_COMMITTED
-    state = committed if unsettled else oversight_pb2.REVOCATION_STATE_UNSPECIFIED
+    unsigned = (oversight_pb2.REVOCATION_STATE_COMMITTED, oversight_pb2.REVOCATION_STATE_CLEANING)
     with Operator(load()) as operator:
-        found = list(operator.revocations(state=state, since=since))
+        found = list(operator.revocations(states=unsigned if unsettled else (), since=since))
     if as_json:
         show.say_json(found)
     else:

@@ -14,13 +14,11 @@ from broker.adapters.state.sqlite.queries import load_queries
 from broker.adapters.state.sqlite.schema import bring_up_to_date
 
 QUERIES = load_queries()
-# What has to look at everything: the live log at start, all manifests, a count, the few acts that are open, and what
-# is kept within a budget.
+# What has to look at everything: the live log at start, all manifests, a count, and what is kept within a budget.
 WHOLE = {
     "revocations.live",
     "manifests.all",
     "attestations.count_alive",
-    "revocations.open",
     "code.loose",
     "code.sizes_of_names",
 }
@@ -54,6 +52,17 @@ def test_hot_look_ups_have_an_index_of_their_own(database: sqlite3.Connection, n
     assert re.match(
         r"SEARCH \w+ USING (COVERING )?(INDEX (accounts|attestations|leases|sqlite_auto)|PRIMARY KEY)", first
     )
+
+
+def test_what_is_still_to_be_done_of_revocations_is_found_by_how_far_they_have_come(
+    database: sqlite3.Connection,
+) -> None:
+    assert plan(database, "revocations.page_of_state") == [
+        "SEARCH revocations USING INDEX revocations_state (state=? AND id>?)"
+    ]
+    assert plan(database, "revocations.newest") == [
+        "SEARCH revocations USING INDEX revocations_state (state=?)"
+    ]
 
 
 def test_what_revoking_does_to_leases_goes_by_attestation(database: sqlite3.Connection) -> None:

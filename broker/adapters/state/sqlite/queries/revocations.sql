@@ -42,14 +42,14 @@ SET state = excluded.state, at = excluded.at, details = excluded.details, receip
 -- name: get
 SELECT id, state, at, details, receipt FROM revocations WHERE id = ?;
 
--- name: open
-SELECT id, state, at, details, receipt FROM revocations WHERE state <> 'settled' ORDER BY at, id LIMIT ?;
-
 -- name: page
 SELECT id, state, at, details, receipt FROM revocations WHERE id > ? ORDER BY id LIMIT ?;
 
 -- name: page_of_state
 SELECT id, state, at, details, receipt FROM revocations WHERE state = ? AND id > ? ORDER BY id LIMIT ?;
+
+-- name: newest
+SELECT id, state, at, details, receipt FROM revocations WHERE state = ? ORDER BY id DESC LIMIT ?;
 
 -- name: hit
 INSERT INTO revocation_hits (revocation_id, attestation_id) VALUES (?, ?) ON CONFLICT DO NOTHING;
