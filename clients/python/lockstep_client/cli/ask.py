@@ -12,7 +12,7 @@ from lockstep_client.callers import Anonymous
 from lockstep_client.cli import show
 from lockstep_client.operator import Operator
 from lockstep_client.settings import load
-from lockstep_client.verify.keys import Https
+from lockstep_client.verify.https import Https
 from lockstep_client.words import word
 
 _SHOWN = 20
