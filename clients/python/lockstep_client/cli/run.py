@@ -80,9 +80,13 @@ class _Lines(logging.Handler):
     """What the SDK logs, as lines of the launcher's; what ends a program the launcher says itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One line; without it, Python would write the text bare."""
-        if record.levelno < logging.CRITICAL:
-            stderr_line(self.format(record))
+        """A line of its message, and one for each of a traceback; without it, Python would write the text bare."""
+        if record.levelno >= logging.CRITICAL:
+            return
+        stderr_line(record.getMessage())
+        if record.exc_info:
+            for line in logging.Formatter().formatException(record.exc_info).splitlines():
+                stderr_line(f"  {line}")
 
 
 def _say_what_is_logged() -> None:

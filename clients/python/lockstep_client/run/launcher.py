@@ -336,6 +336,7 @@ class Launcher:
 
 
 def stderr_line(text: str) -> None:
-    """A line for people; the child owns the standard output."""
-    sys.stderr.write(f"lockstep: {text}\n")
+    """One line for people; the child owns the standard output, and its names no line, colour or direction of ours."""
+    plain = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    sys.stderr.write(f"lockstep: {plain}\n")
     sys.stderr.flush()
