@@ -10,6 +10,8 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from lockstep_client.words import plain
+
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
 
 
@@ -28,7 +30,7 @@ def _plain(message: Message) -> object:
 
 def table(rows: Iterable[Sequence[str]], header: Sequence[str]) -> None:
     """Columns as wide as they need to be."""
-    everything = [tuple(header), *(tuple(row) for row in rows)]
+    everything = [tuple(header), *(tuple(map(plain, row)) for row in rows)]
     widths = [max(len(row[index]) for row in everything) for index in range(len(header))]
     for row in everything:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -39,7 +41,7 @@ def facts(pairs: Iterable[tuple[str, str]]) -> None:
     shown = [(name, value) for name, value in pairs if value]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
-        click.echo(f"{name.ljust(width)}  {value}")
+        click.echo(f"{name.ljust(width)}  {plain(value)}")
 
 
 def time(stamp: Timestamp) -> str:

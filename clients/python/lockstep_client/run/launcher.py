@@ -43,6 +43,7 @@ from lockstep_client.run.measured import ChildMeasure
 from lockstep_client.run.program import Plan, resolve
 from lockstep_client.run.reactions import Act, Reaction
 from lockstep_client.settings import Settings
+from lockstep_client.words import plain
 
 LOOK_AGAIN_AFTER = 1.0
 """Seconds after the start of a child that was measured before it: its libraries are mapped by then."""
@@ -337,6 +338,5 @@ class Launcher:
 
 def stderr_line(text: str) -> None:
     """One line for people; the child owns the standard output, and its names no line, colour or direction of ours."""
-    plain = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-    sys.stderr.write(f"lockstep: {plain}\n")
+    sys.stderr.write(f"lockstep: {plain(text)}\n")
     sys.stderr.flush()

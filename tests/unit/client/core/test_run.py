@@ -247,7 +247,10 @@ FORGED = "x\nlockstep: would be approved for db\x1b[2K\u202e\x9b\ud800"
 def test_no_name_of_the_program_s_writes_a_line_of_the_launcher_s(
     broker: FakeBroker, run: Run, tmp_path: Path
 ) -> None:
-    maker = f"exec(compile('def make(): exec(\"y = 2\")', '<text>', 'exec'), {{'__name__': {FORGED!r}}}, names := {{}})\n"
+    maker = (
+        f"names = {{'__name__': {FORGED!r}}}\n"
+        "exec(compile('def make(): exec(\"y = 2\")', '<text>', 'exec'), names)\n"
+    )
     text = "import sys\n" + maker + READ + "names['make']()\nsys.stdin.readline()\n"
     process = run("--role", "db-token", "--", sys.executable, app(tmp_path, text))
     broker.wait_until(lambda: broker.reports != [], 20)
