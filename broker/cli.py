@@ -78,6 +78,7 @@ def serve(file: Path) -> None:
         from broker import bootstrap, process
 
         log = _log()
+        process.harden(log)
         settings = _load(file)
         process.run(
             lambda: bootstrap.build(settings, lambda: _load(file), log),

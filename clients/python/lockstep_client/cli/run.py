@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from lockstep_client.hardening import no_core_file, unreadable
 from lockstep_client.run.launcher import Launcher, Options, stderr_line
 from lockstep_client.run.reactions import reaction
 from lockstep_client.settings import load
@@ -73,7 +74,22 @@ def run(
     options = Options(command, role, output, revoked, reaction(on_rotated, "--on-rotated"), wait)
     settings = load()
     _say_what_is_logged()
+    _harden()
     sys.exit(Launcher(options, settings, os.environ, stderr_line).run(check=check))
+
+
+def _harden() -> None:
+    """This process has the instance key and the secrets, and measures another: it shows nobody its memory.
+
+    The program is dumpable again, since it is another one. It inherits that no
+    core file is written, since it has the credential; who wants one raises
+    the limit in the program's own start (``ulimit -c``).
+    """
+    try:
+        no_core_file(for_good=False)
+        unreadable()
+    except OSError as error:
+        stderr_line(f"others may read this launcher's memory, with its secrets: {error.strerror}")
 
 
 class _Lines(logging.Handler):
