@@ -84,6 +84,7 @@ def serve(file: Path) -> None:
         from broker.supervision import Supervisor
 
         log = _log()
+        process.harden(log)
         settings = _load(file)
         process.run(
             lambda: bootstrap.build(settings, lambda: _load(file), log),

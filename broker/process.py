@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
+import os
+import resource
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
@@ -18,6 +22,24 @@ Log = structlog.typing.FilteringBoundLogger
 
 
 NOBODY: Final = Supervisor()
+_PR_SET_DUMPABLE = 4
+
+
+def harden(log: Log) -> None:
+    """Keep this process's memory, in which the keys are, to itself, for its life: no core file and not dumpable.
+
+    getrlimit(2), and PR_SET_DUMPABLE of prctl(2): no other process of the same
+    user attaches or reads ``/proc/PID/mem``. Warns where that cannot be had.
+    """
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if sys.platform == "linux":
+            library = ctypes.CDLL(None, use_errno=True)
+            if library.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+    except (OSError, ValueError) as error:
+        log.warning("memory is not protected", error=str(error), next="allow prctl and setrlimit")
 
 
 class Served(Protocol):

@@ -105,6 +105,7 @@ class FakeBroker:
         self.reports: list[de.Detection] = []
         self.identities: list[str] = []
         self.log: list[rv.RevocationEvent] = []
+        self.log_id = LOG_ID
         self.acknowledged: list[int] = []
         self.lost = 0
         self._nonce = secrets.token_hex(8)
@@ -172,13 +173,21 @@ class FakeBroker:
             )
         )
 
-    def append(self, event: rv.RevocationEvent) -> None:
+    def append(self, event: rv.RevocationEvent, *, theirs: bool = True) -> None:
+        """One more entry; where it is not `theirs`, the watchers learn of it by the next beat only."""
         seq = len(self.log) + 1
-        event.position.CopyFrom(rv.LogPosition(log_id=LOG_ID, seq=seq, hash=bytes([seq % 256]) * 32))
+        event.position.CopyFrom(rv.LogPosition(log_id=self.log_id, seq=seq, hash=bytes([seq % 256]) * 32))
         event.at.GetCurrentTime()
         self.log.append(event)
-        for _, waiting in list(self._watchers):
-            waiting.put(rv.WatchRevocationsResponse(event=event))
+        if theirs:
+            self.tell(rv.WatchRevocationsResponse(event=event))
+
+    def restore(self, seq: int, log_id: str) -> None:
+        """Go back to an old backup: what came after `seq` is lost, and another log goes on from there."""
+        self.log, self.log_id = self.log[:seq], log_id
+        for event in self.log:
+            event.position.log_id = log_id
+        self.tell(rv.WatchRevocationsResponse(resync=rv.Resync(reason="another log")))
 
     def tell(self, message: rv.WatchRevocationsResponse) -> None:
         for _, waiting in list(self._watchers):
@@ -361,7 +370,9 @@ class FakeBroker:
     ) -> Iterator[Message]:
         waiting: queue.Queue[rv.WatchRevocationsResponse | None] = queue.Queue()
         seat = (first.open.attestation_id, waiting)
-        if first.open.HasField("resume"):
+        if first.open.HasField("resume") and first.open.resume.log_id != self.log_id:
+            waiting.put(rv.WatchRevocationsResponse(resync=rv.Resync(reason="unknown log")))
+        elif first.open.HasField("resume"):
             for event in self.log[first.open.resume.seq :]:
                 waiting.put(rv.WatchRevocationsResponse(event=event))
         else:
@@ -394,7 +405,7 @@ class FakeBroker:
             pass
 
     def _head(self) -> rv.LogPosition:
-        return self.log[-1].position if self.log else rv.LogPosition(log_id=LOG_ID)
+        return self.log[-1].position if self.log else rv.LogPosition(log_id=self.log_id)
 
     def report(self, first: de.ReportRequest, later: Iterator[bytes], context: Any) -> Iterator[Message]:
         for body in later:

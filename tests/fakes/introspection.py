@@ -16,20 +16,45 @@ from tests.fakes.tls import ServerFiles
 
 
 class IntrospectionServer:
-    """`active` and `status` are what it answers; `asked` is what it was asked: (authorization, token)."""
+    """`active` and `status` are what it answers; `asked` is what it was asked: (authorization, token).
+
+    Keys are given once `open` is set; where `drips` names a part (``head`` or
+    ``body``), that one comes a byte at a time, and never ends.
+    """
 
     def __init__(self, tls: ServerFiles) -> None:
         self.active = True
         self.status = 200
         self.jwks = b'{"keys": []}'
         self.key_reads = 0
+        self.key_status = 200
+        self.open = threading.Event()
+        self.open.set()
+        self.drips = ""
+        self._over = threading.Event()
         self.asked: list[tuple[str, str]] = []
         outer = self
 
         class Answering(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.key_reads += 1
-                self._say(200, outer.jwks)
+                if outer.drips:
+                    self._drip(outer.drips)
+                elif outer.open.wait(30):
+                    self._say(outer.key_status, outer.jwks)
+
+            def _drip(self, part: str) -> None:
+                self.close_connection = True
+                if part == "head":
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\nx-slow: ")
+                else:
+                    self.send_response(200)
+                    self.end_headers()
+                try:
+                    while not outer._over.wait(0.05):
+                        self.wfile.write(b" ")
+                except OSError:
+                    pass  # the client had enough
 
             def do_POST(self) -> None:
                 form = parse_qs(self.rfile.read(int(self.headers["content-length"])).decode())
@@ -64,5 +89,7 @@ class IntrospectionServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over.set()
+        self.open.set()
         self._server.shutdown()
         self._server.server_close()

@@ -29,9 +29,10 @@ CLUSTER = "lockstep-dev"
 class Broker:
     """A broker process over a folder that ``lockstep-broker dev`` made; `start` again after `stop` or `kill`."""
 
-    def __init__(self, folder: Path, command: Sequence[str]) -> None:
+    def __init__(self, folder: Path, command: Sequence[str], *, before: Sequence[str] = ()) -> None:
+        """`before` is what starts it, where that is another program than Python."""
         self.folder = folder
-        self._command = [sys.executable, "-m", "broker", *command]
+        self._command = [*before, sys.executable, "-m", "broker", *command]
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._news = threading.Condition()
@@ -66,6 +67,12 @@ class Broker:
         with self._news:
             self._ended = True
             self._news.notify_all()
+
+    @property
+    def pid(self) -> int:
+        """Of the process that runs."""
+        assert self._process is not None
+        return self._process.pid
 
     def signal(self, number: int) -> None:
         """Send a signal."""
@@ -251,12 +258,12 @@ def prepared(folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, configuration: str) -> Iterator[Broker]:
+def serving(folder: Path, configuration: str, *before: str) -> Iterator[Broker]:
     """``lockstep-broker serve`` with a configuration of the test's own, over a folder that `prepared` made."""
     file = folder / "serve.toml"
     file.touch(mode=0o600)
     file.write_text(configuration)
-    broker = Broker(folder, ["serve", "--config", str(file)])
+    broker = Broker(folder, ["serve", "--config", str(file)], before=before)
     try:
         broker.start()
         yield broker

@@ -15,11 +15,13 @@ from typing import Never, Self, TypeVar
 
 import tenacity
 
+from lockstep_client import hardening
 from lockstep_client.client import guarded_connection, loser, persistence
 from lockstep_client.connection import Connection, OnRevoked
 from lockstep_client.errors import Unavailable
 from lockstep_client.evidence import EvidenceSource
 from lockstep_client.guarding import Guarding, GuardUse, guard_use
+from lockstep_client.hardening import HardenUse
 from lockstep_client.holding import Attestation, Revocation
 from lockstep_client.keeper import JOB_TIMEOUT
 from lockstep_client.leases import LiveCredential
@@ -45,6 +47,7 @@ def connect(
     wait: float = 0.0,
     on_revoked: OnRevoked = "raise",
     guard: GuardUse | None = None,
+    harden: HardenUse | None = None,
     evidence: Callable[[], EvidenceSource] | None = None,
 ) -> Connecting:
     """``async with connect() as ls`` or ``ls = await connect()``; arguments as `lockstep_client.connect`.
@@ -68,6 +71,7 @@ def connect(
             found, guarding, evidence, roles=roles, on_revoked=on_revoked, deliver=deliver
         )
 
+    hardening.harden(hardening.harden_use(harden))
     guarding = Guarding(guard_use(guard)) if evidence is None else None
     return Connecting(begin, wait, guarding)
 

@@ -9,10 +9,12 @@ from typing import Any, Never, Self, TypeVar
 
 import tenacity
 
+from lockstep_client import hardening
 from lockstep_client.connection import Connection, OnRevoked, wait_for
 from lockstep_client.errors import Unavailable
 from lockstep_client.evidence import EvidenceSource
 from lockstep_client.guarding import Guarding, GuardUse, guard_use
+from lockstep_client.hardening import HardenUse
 from lockstep_client.holding import Attestation, Revocation
 from lockstep_client.leases import LiveCredential
 from lockstep_client.report import Observation
@@ -37,6 +39,7 @@ def connect(
     wait: float = 0.0,
     on_revoked: OnRevoked = "raise",
     guard: GuardUse | None = None,
+    harden: HardenUse | None = None,
     evidence: Callable[[], EvidenceSource] | None = None,
 ) -> Lockstep:
     """Attest this process and keep it attested; leaving (or `close`) gives leases back.
@@ -52,7 +55,10 @@ def connect(
     identity matches. `guard`: ``"report"`` (the default, or ``LOCKSTEP_GUARD``)
     tells the broker at once of code that is loaded later, which decides by the
     manifest; ``"enforce"`` also stops whatever was not there at the start,
-    before it runs; ``"off"``. `evidence`: makes another source of evidence than
+    before it runs; ``"off"``. `harden`: ``"core"`` (the default, or
+    ``LOCKSTEP_HARDEN``) keeps this process's memory, in which the key and the
+    secrets are, out of core files; ``"full"`` has none written and keeps other
+    processes of the same user from reading it; ``"off"``. `evidence`: makes another source of evidence than
     measuring this process, without a guard.
 
     With preforking servers, connect in the worker (``post_fork``): a forked
@@ -71,6 +77,7 @@ def connect(
         },
         config=config,
     )
+    hardening.harden(hardening.harden_use(harden))
     guarding = Guarding(guard_use(guard)) if evidence is None else None
     connection = guarded_connection(found, guarding, evidence, roles=roles, on_revoked=on_revoked)
     try:

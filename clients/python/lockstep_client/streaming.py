@@ -131,6 +131,8 @@ class StreamThread(Generic[A]):
             except Unavailable:
                 continue  # kicked while waiting: look who one is now
             except LockstepError as error:
+                if self._stopping.is_set():
+                    return  # its key and connection are gone already
                 self._denied(error)
             except Exception:  # a door: whatever a session raises, the next one is begun
                 log.exception("%s failed and goes on", self._name)

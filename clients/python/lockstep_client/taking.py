@@ -11,7 +11,7 @@ from lockstep_client import schedule
 from lockstep_client.clock import Clock
 from lockstep_client.concern import EVERYTHING, taken_by, time_of
 from lockstep_client.errors import LockstepError, Revoked
-from lockstep_client.holding import Holding, Revocation
+from lockstep_client.holding import Attestation, Holding, Revocation
 from lockstep_client.transport import Transport
 
 log = logging.getLogger("lockstep")
@@ -45,6 +45,9 @@ class Taking:
         self._denials = 0
         self._luck = schedule.luck()
         self._grace_until = 0.0
+        self._log_id = ""
+        # The attestation that was granted under another log than the one that is watched now.
+        self._foreign: Attestation | None = None
 
     def silent(self) -> bool:
         """True where nobody has been heard for longer than the role's grace and secrets are to be dropped."""
@@ -54,8 +57,21 @@ class Taking:
         grace = schedule.silence_grace(attestation.silence_grace, self._luck)
         return self._clock.steady() > max(self._transport.last_heard + grace, self._grace_until)
 
-    def snapshot(self, events: Sequence[revocation_pb2.RevocationEvent]) -> None:
-        """Anything in the live deny set that is newer than what we were granted."""
+    def snapshot(
+        self, events: Sequence[revocation_pb2.RevocationEvent], position: revocation_pb2.LogPosition
+    ) -> None:
+        """Anything in the live deny set that is newer than what we were granted.
+
+        Another log, as after a restored backup, or one that ends before our
+        grant: only the broker can say what still holds, and is asked at once.
+        """
+        attestation = self._holding.attestation
+        another = bool(self._log_id) and position.log_id != self._log_id
+        self._log_id = position.log_id
+        if attestation is not None and (another or position.seq < attestation.as_of):
+            log.warning("the revocation log is another one than before: attesting again")
+            self._foreign = attestation
+            self._attest_soon(0.0)
         for event in events:
             self.event(event)
 
@@ -64,7 +80,8 @@ class Taking:
         attestation = self._holding.attestation
         if attestation is None:
             return
-        taken = taken_by(event, attestation, self._thumbprint, self._holding.held())
+        comparable = attestation is not self._foreign
+        taken = taken_by(event, attestation, self._thumbprint, self._holding.held(), comparable=comparable)
         if not taken:
             return
         why = f": {event.reason}" if event.reason else ""
@@ -104,9 +121,13 @@ class Taking:
                 )
             )
 
-    def beat(self, asked_at: float, grace: float) -> None:
+    def reached(self, position: revocation_pb2.LogPosition) -> None:
+        """Nothing hangs on it here."""
+
+    def beat(self, asked_at: float | None, grace: float) -> None:
         """The cluster lives; a draining replica says how long the silence may last."""
-        self._transport.last_heard = max(self._transport.last_heard, asked_at)
+        if asked_at is not None:
+            self._transport.last_heard = max(self._transport.last_heard, asked_at)
         self._grace_until = self._clock.steady() + grace if grace else 0.0
         self._denials = 0
 

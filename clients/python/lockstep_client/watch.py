@@ -29,16 +29,25 @@ _Reply = revocation_pb2.WatchRevocationsResponse
 class Sink(Protocol):
     """Who wants to know. Called on the watch's own thread; must not block."""
 
-    def snapshot(self, events: Sequence[revocation_pb2.RevocationEvent]) -> None:
-        """The whole live deny set as far as this watcher may see it; replaces what was known."""
+    def snapshot(
+        self, events: Sequence[revocation_pb2.RevocationEvent], position: revocation_pb2.LogPosition
+    ) -> None:
+        """The whole live deny set at a position, as far as this watcher may see it; replaces what was known.
+
+        A position in another log than before: its sequences say nothing about those of the old one.
+        """
 
     def event(self, event: revocation_pb2.RevocationEvent) -> None:
         """One new entry of the log."""
 
-    def beat(self, asked_at: float, grace: float) -> None:
+    def reached(self, position: revocation_pb2.LogPosition) -> None:
+        """Everything up to here was handed on; entries that are not ours count too."""
+
+    def beat(self, asked_at: float | None, grace: float) -> None:
         """Up to date as of a ping, but for the broker's own bound.
 
-        `asked_at` is the `Clock.steady` time of the ping that this answers;
+        `asked_at` is the `Clock.steady` time of the ping that this answers, None
+        where it answers none of ours and says nothing about how old it is;
         `grace` (seconds) is above zero where the replica announced that it leaves.
         """
 
@@ -56,12 +65,20 @@ class Watch:
         self._clock = clock
         self._position: revocation_pb2.LogPosition | None = None
         self._attestation = ""
+        self._session: WatchSession | None = None
         self.thread = StreamThread("lockstep-watch", transport, methods.WATCH, who, self._begin, sink.denied)
+
+    def ask(self) -> None:
+        """Ping now, instead of at the next turn: somebody waits for the answer."""
+        session = self._session
+        if session is not None:
+            session.ask()
 
     def _begin(self, attestation_id: str) -> WatchSession:
         if attestation_id != self._attestation:
             self._attestation, self._position = attestation_id, None
-        return WatchSession(attestation_id, self._position, self._sink, self._clock, self._keep)
+        self._session = WatchSession(attestation_id, self._position, self._sink, self._clock, self._keep)
+        return self._session
 
     def _keep(self, position: revocation_pb2.LogPosition | None) -> None:
         self._position = position
@@ -116,6 +133,8 @@ class WatchSession:
         """Hand on, then remember the position: what is acknowledged has been applied."""
         kind = answer.WhichOneof("message")
         if kind == "event":
+            if self._of_another_log(answer.event.position):
+                return self._anew()
             self._sink.event(answer.event)
             self._applied(answer.event.position)
         elif kind == "snapshot":
@@ -123,14 +142,12 @@ class WatchSession:
             if answer.snapshot.complete:
                 events, self._parts = self._parts, []
                 self._whole = True
-                self._sink.snapshot(events)
+                self._sink.snapshot(events, answer.snapshot.position)
                 self._applied(answer.snapshot.position)
         elif kind == "beat":
             return self._beat(answer.beat, stream)
         elif kind == "resync":
-            self._keep(None)
-            self.healthy = True
-            return True
+            return self._anew()
         return False
 
     def end(self) -> None:
@@ -138,9 +155,22 @@ class WatchSession:
         self._ended.set()
         self._wake.set()
 
+    def ask(self) -> None:
+        """Ping now."""
+        self._wake.set()
+
+    def _anew(self) -> bool:
+        self._keep(None)
+        self.healthy = True
+        return True
+
+    def _of_another_log(self, position: revocation_pb2.LogPosition) -> bool:
+        return self._position is not None and position.log_id != self._position.log_id
+
     def _applied(self, position: revocation_pb2.LogPosition) -> None:
         self._position = position
         self._keep(position)
+        self._sink.reached(position)
         self._wake.set()
 
     def _beat(self, beat: revocation_pb2.Beat, stream: Stream[_Reply]) -> bool:
@@ -149,15 +179,19 @@ class WatchSession:
         if not self._whole:
             return beat.going_away
         if beat.HasField("position"):
+            if self._of_another_log(beat.position):
+                return self._anew()
             if self._position is None or beat.position.seq > self._position.seq:
                 # Entries that were not for us: whoever waits for our word need not wait for the next ping.
                 self._wake.set()
             self._position = beat.position
             self._keep(beat.position)
+            self._sink.reached(beat.position)
         grace = max(0.001, beat.grace.ToTimedelta().total_seconds()) if beat.going_away else 0.0
+        # A farewell answers no ping: it may have been on its way for long, and makes nothing fresh.
         asked_at = self._asked.pop(beat.ping_id, None)
         if asked_at is not None or beat.going_away:
-            self._sink.beat(self._clock.steady() if asked_at is None else asked_at, grace)
+            self._sink.beat(asked_at, grace)
         if beat.going_away:
             stream.leave()
         return beat.going_away

@@ -1,4 +1,4 @@
-"""Enumerators of the wire as people say them."""
+"""What people read: enumerators of the wire as they say them, and names of anybody's on one line."""
 
 from __future__ import annotations
 
@@ -12,3 +12,11 @@ def word(enum: Any, number: int, prefix: str) -> str:
     except ValueError:
         return f"unknown_{number}"
     return name.removeprefix(prefix).lower()
+
+
+def plain(text: str) -> str:
+    """One line of a terminal, whatever is in it: what moves a cursor, a colour or a direction is spelled out.
+
+    Files and modules are called as those who run them like.
+    """
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

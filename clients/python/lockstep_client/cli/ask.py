@@ -12,8 +12,8 @@ from lockstep_client.callers import Anonymous
 from lockstep_client.cli import show
 from lockstep_client.operator import Operator
 from lockstep_client.settings import load
-from lockstep_client.verify.keys import Https
-from lockstep_client.words import word
+from lockstep_client.verify.https import Https
+from lockstep_client.words import plain, word
 
 _SHOWN = 20
 
@@ -72,11 +72,11 @@ def _findings(answer: decision_pb2.ExplainDecisionResponse, everything: bool) ->
         what = " ".join(
             part for part in (kind, finding.path or finding.name, finding.digest.hex()[:12]) if part
         )
-        click.echo(f"  {finding.reason}: {what}")
+        click.echo(f"  {finding.reason}: {plain(what)}")
     if decision.findings_total > len(shown):
         click.echo(f"  … and {decision.findings_total - len(shown)} more")
     for package in answer.nearest:
-        click.echo(f"nearest: {package}")
+        click.echo(f"nearest: {plain(package)}")
     click.echo(f"next: lockstep manifest approve --from {decision.decision_id}")
 
 

@@ -44,6 +44,7 @@ from lockstep_client.manifest import (
 )
 from lockstep_client.operator import Operator
 from lockstep_client.settings import load
+from lockstep_client.words import plain
 
 
 @click.command()
@@ -172,7 +173,7 @@ def _show_proposal(before: tuple[Any, ...], manifest: CodeManifest, unapprovable
     if before:
         show_difference(found)
     else:
-        first, *rest = summary_line(manifest.units) or [""]
+        first, *rest = map(plain, summary_line(manifest.units) or [""])
         click.echo(first if first.startswith("!") else f"+ {first}")
         for line in rest:
             click.echo(line)
@@ -182,7 +183,7 @@ def _show_proposal(before: tuple[Any, ...], manifest: CodeManifest, unapprovable
         ("not approvable", unapprovable),
     ):
         if items:
-            click.echo(f"! {words}: {', '.join(items)}")
+            click.echo(plain(f"! {words}: {', '.join(items)}"))
 
 
 @click.command(name="list")

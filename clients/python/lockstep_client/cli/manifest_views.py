@@ -16,6 +16,7 @@ import click
 from lockstep_client.manifest import CodeManifest, Difference, ManifestUnit, Remarks
 from lockstep_client.manifest.files import Progress as Told
 from lockstep_client.manifest.packages import purl_name, purl_version
+from lockstep_client.words import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -150,12 +151,13 @@ def show_difference(found: Difference) -> None:
     marks = {"added": "+", "removed": "-", "upgraded": "~", "changed": "!"}
     for item in found.packages:
         before, after = ", ".join(item.before), ", ".join(item.after)
-        table.add_row(marks[item.change], short(item.name), before, after, str(item.added), str(item.removed))
+        cells = (short(item.name), before, after, str(item.added), str(item.removed))
+        table.add_row(marks[item.change], *map(plain, cells))
     if found.packages:
         out.print(table)
     for mark, paths in (("+", found.added), ("-", found.removed), ("~", found.changed)):
         for path in paths:
-            out.print(f"{mark} {path}", markup=False)
+            out.print(f"{mark} {plain(path)}", markup=False)
     kept = f"{found.units_kept:,} units stay"
     out.print(f"{found.units_added:,} units come, {found.units_removed:,} go, {kept}")
 

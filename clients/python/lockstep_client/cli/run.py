@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from lockstep_client.hardening import no_core_file, unreadable
 from lockstep_client.run.launcher import Launcher, Options, stderr_line
 from lockstep_client.run.reactions import reaction
 from lockstep_client.settings import load
@@ -73,16 +74,35 @@ def run(
     options = Options(command, role, output, revoked, reaction(on_rotated, "--on-rotated"), wait)
     settings = load()
     _say_what_is_logged()
+    _harden()
     sys.exit(Launcher(options, settings, os.environ, stderr_line).run(check=check))
+
+
+def _harden() -> None:
+    """This process has the instance key and the secrets, and measures another: it shows nobody its memory.
+
+    The program is dumpable again, since it is another one. It inherits that no
+    core file is written, since it has the credential; who wants one raises
+    the limit in the program's own start (``ulimit -c``).
+    """
+    try:
+        no_core_file(for_good=False)
+        unreadable()
+    except OSError as error:
+        stderr_line(f"others may read this launcher's memory, with its secrets: {error.strerror}")
 
 
 class _Lines(logging.Handler):
     """What the SDK logs, as lines of the launcher's; what ends a program the launcher says itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One line; without it, Python would write the text bare."""
-        if record.levelno < logging.CRITICAL:
-            stderr_line(self.format(record))
+        """A line of its message, and one for each of a traceback; without it, Python would write the text bare."""
+        if record.levelno >= logging.CRITICAL:
+            return
+        stderr_line(record.getMessage())
+        if record.exc_info:
+            for line in logging.Formatter().formatException(record.exc_info).splitlines():
+                stderr_line(f"  {line}")
 
 
 def _say_what_is_logged() -> None:

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lockstep.v1 import revocation_pb2
+from lockstep_client.words import plain
 
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
 
@@ -30,7 +31,7 @@ def _plain(message: Message) -> object:
 
 def table(rows: Iterable[Sequence[str]], header: Sequence[str]) -> None:
     """Columns as wide as they need to be; "nothing", for people alone, where there is no row."""
-    rows = [tuple(row) for row in rows]
+    rows = [tuple(map(plain, row)) for row in rows]
     if not rows:
         click.echo("nothing", err=True)
         return
@@ -45,7 +46,7 @@ def facts(pairs: Iterable[tuple[str, str]]) -> None:
     shown = [(name, value) for name, value in pairs if value]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
-        click.echo(f"{name.ljust(width)}  {value}")
+        click.echo(f"{name.ljust(width)}  {plain(value)}")
 
 
 def time(stamp: Timestamp) -> str:

@@ -46,6 +46,7 @@ from lockstep_client.run.program import Plan, resolve
 from lockstep_client.run.reactions import Act, Reaction
 from lockstep_client.run.ways import handover
 from lockstep_client.settings import Settings
+from lockstep_client.words import plain
 
 LOOK_AGAIN_AFTER = 1.0
 """Seconds after the start of a child that was measured before it: its libraries are mapped by then."""
@@ -373,6 +374,6 @@ def _span(seconds: float) -> str:
 
 
 def stderr_line(text: str) -> None:
-    """A line for people; the child owns the standard output."""
-    sys.stderr.write(f"lockstep: {text}\n")
+    """One line for people; the child owns the standard output, and its names no line, colour or direction of ours."""
+    sys.stderr.write(f"lockstep: {plain(text)}\n")
     sys.stderr.flush()

@@ -6,6 +6,7 @@ import hashlib
 import heapq
 import hmac
 import threading
+from collections import Counter
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -24,16 +25,33 @@ _PORTS = {"https": 443, "http": 80}
 
 
 class Proofs:
-    """Checks each proof once. Thread-safe; the memory of used proofs is bounded, and full is a refusal."""
+    """Checks each proof once. Thread-safe; the memory of used proofs is bounded, and full is a refusal.
+
+    No key may fill it: each gets as much as is left free beside it, so one
+    alone has half, and there is always room for another.
+    """
 
     def __init__(self, most: int = _MOST_REMEMBERED) -> None:
         self._most = most
         self._lock = threading.Lock()
         self._used: set[bytes] = set()
-        self._ends: list[tuple[float, bytes]] = []
+        self._of_key: Counter[bytes] = Counter()
+        self._ends: list[tuple[float, bytes, bytes]] = []
 
-    def check(self, proof: str, *, token: str, thumbprint: bytes, method: str, url: str, now: float) -> None:
-        """Raises `Denied` (proof_rejected), or `Unavailable` where no more proofs can be remembered.
+    def check(
+        self,
+        proof: str,
+        *,
+        token: str,
+        thumbprint: bytes,
+        method: str,
+        url: str,
+        now: float,
+        steady: float,
+    ) -> None:
+        """Raises `Denied` (proof_rejected), or `Unavailable` where no more proofs of this key can be remembered.
+
+        `now` in seconds, UTC; `steady` on a clock that nobody sets, which says when a proof may be forgotten.
 
         Steps of RFC 9449 section 4.3 by their numbers: 2 to 4 form and type, 5 algorithm, 6 and 7 key and
         signature, 8 method, 9 URL, 11 time, 12 token and key; and 11.1, once only.
@@ -51,7 +69,7 @@ class Proofs:
         if issued is None or abs(now - issued) > WINDOW:
             raise refuse("the proof is not of now", _WHY)
         expected = b64url(hashlib.sha256(token.encode("ascii")).digest())
-        if not hmac.compare_digest(text(claims, "ath", _WHY), expected):
+        if not hmac.compare_digest(text(claims, "ath", _WHY).encode(), expected.encode()):
             raise refuse("the proof is for another token", _WHY)
         try:
             of_key = jwk_thumbprint({name: str(value) for name, value in key.items()})
@@ -59,24 +77,33 @@ class Proofs:
             raise refuse("the proof brings no public key", _WHY) from None
         if not hmac.compare_digest(of_key, thumbprint):
             raise refuse("the proof is by another key than the token is bound to", _WHY)
-        self._claim(hashlib.sha256(of_key + text(claims, "jti", _WHY).encode()).digest(), issued, now)
+        use = hashlib.sha256(of_key + text(claims, "jti", _WHY).encode()).digest()
+        self._claim(use, of_key, steady + (issued + WINDOW - now), steady)
 
-    def _claim(self, use: bytes, issued: float, now: float) -> None:
+    def _claim(self, use: bytes, key: bytes, ends: float, steady: float) -> None:
         with self._lock:
-            while self._ends and self._ends[0][0] < now:
-                self._used.discard(heapq.heappop(self._ends)[1])
+            self._forget(steady)
             if use in self._used:
                 raise refuse("the proof was used before", _WHY)
-            if len(self._used) >= self._most:
-                raise Unavailable("too many proofs are remembered right now", retry_after=1.0)
+            if self._of_key[key] >= self._most - len(self._used):
+                raise Unavailable("too many proofs of this key are remembered right now", retry_after=1.0)
             self._used.add(use)
-            heapq.heappush(self._ends, (issued + WINDOW, use))
+            self._of_key[key] += 1
+            heapq.heappush(self._ends, (ends, use, key))
+
+    def _forget(self, steady: float) -> None:
+        while self._ends and self._ends[0][0] < steady:
+            _, use, key = heapq.heappop(self._ends)
+            self._used.discard(use)
+            self._of_key[key] -= 1
+            if not self._of_key[key]:
+                del self._of_key[key]
 
 
 def _public(key: dict[str, Any]) -> Any:
     try:
         return jwt.PyJWK.from_dict(key).key
-    except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+    except Exception:  # noqa: BLE001 - a door: what a parser of foreign bytes raises is not written down
         raise refuse("the proof brings no public key", _WHY) from None
 
 

@@ -1,138 +1,163 @@
-"""The issuer's public keys, from its JWKS over HTTPS or from a file; and the one way out over HTTP."""
+"""The issuer's public keys, from its JWKS over HTTPS or from a file: who has a known key never waits for them."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-import ssl
 import threading
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import jwt
 
-from lockstep.formats import Reason
 from lockstep_client.clock import Clock
-from lockstep_client.errors import ConfigurationError, Denied, Unavailable
+from lockstep_client.errors import Unavailable
+from lockstep_client.verify.https import TIMEOUT, Https, check
 from lockstep_client.verify.jose import ALGORITHMS, refuse
 
-TIMEOUT = 5.0
-"""Seconds that one request may take."""
+log = logging.getLogger("lockstep")
+
 LIFESPAN = 300.0
-"""Seconds after which keys are read again."""
+"""Seconds after which keys are read again; they are good for twice as long where that fails."""
 PAUSE = 5.0
-"""Least seconds between two reads: tokens with made-up key ids must not hammer the issuer."""
-_MOST_BYTES = 1 << 20
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        """A redirect leads where nobody configured: it is an error."""
-        return
-
-
-class Https:
-    """Requests to one configured place: HTTPS only, pinned authority, no proxy, no redirect, bounded."""
-
-    def __init__(self, ca_file: str) -> None:
-        context = ssl.create_default_context(cafile=ca_file or None)
-        self._opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), _NoRedirect(), urllib.request.HTTPSHandler(context=context)
-        )
-
-    def json(self, url: str, form: Mapping[str, str] | None = None, bearer: str = "") -> Mapping[str, Any]:
-        """GET, or POST of a form. Raises `Denied` on 401 and 403, `Unavailable` on everything else that fails."""
-        if urllib.parse.urlsplit(url).scheme != "https":
-            raise ConfigurationError(f"{url}: only https is asked")
-        data = None if form is None else urllib.parse.urlencode(form).encode("ascii")
-        headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {bearer}"} if bearer else {})
-        request = urllib.request.Request(url, data, headers)  # noqa: S310 - the scheme was checked
-        try:
-            with self._opener.open(request, timeout=TIMEOUT) as answer:
-                body = json.loads(answer.read(_MOST_BYTES))
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code in (401, 403):
-                raise Denied(f"{url} refuses us: {error.code}", reason=Reason.NO_IDENTITY) from None
-            raise Unavailable(f"{url} answers {error.code}") from None
-        except (OSError, HTTPException, ValueError):
-            raise Unavailable(f"{url} does not answer") from None
-        if not isinstance(body, dict):
-            raise Unavailable(f"{url} answers no object")
-        return body
+"""Least seconds between two tries, successful or not: tokens with made-up key ids must not hammer the issuer."""
+MOST_WAITING = 16
+"""Callers that may wait for a key that is not known while others are."""
 
 
 class Keys:
     """Public keys by id. Thread-safe. `source` is an https URL or a path."""
 
     def __init__(self, source: str | os.PathLike[str], https: Https, clock: Clock) -> None:
+        """Reads nothing yet. Raises `ConfigurationError` for a URL that is not https."""
         self._source = os.fspath(source)
+        if "://" in self._source:
+            check(self._source)
         self._https = https
         self._clock = clock
-        self._lock = threading.Lock()
         self._keys: Mapping[str, jwt.PyJWK] = {}
         self._read_at = float("-inf")
+        self._tried_at = float("-inf")
+        self._failure = ""
+        self._reading = threading.Lock()
+        self._seats = threading.BoundedSemaphore(MOST_WAITING)
 
     def get(self, kid: str, algorithm: str) -> Any:
-        """The key of an id for an algorithm. Raises `Denied` for an unknown one, `Unavailable`."""
-        age = self._clock.steady() - self._read_at
-        if age > LIFESPAN or (kid not in self._keys and age > PAUSE):
-            self._refresh(age)
-        key = self._keys.get(kid)
+        """The key of an id for an algorithm. Raises `Denied` for an unknown one, `Unavailable`.
+
+        A known key is given at once; keys that are old are read beside it. Who
+        brings an unknown id waits for at most one reading.
+        """
+        if not self._good(kid):
+            self._wait_for(kid)
+        elif self._age() > LIFESPAN:
+            self._read_beside()
+        key = self._keys.get(kid) if self._good(kid) else None
         if key is None:
+            if self._failure:
+                raise Unavailable(self._failure)
             raise refuse("no key of that name")
         if key.algorithm_name != algorithm:
             raise refuse("another algorithm than the key's")
         return key.key
 
-    def _refresh(self, age: float) -> None:
-        with self._lock:
-            if self._clock.steady() - self._read_at < min(age, PAUSE):
-                return  # another thread was quicker
+    def after_fork_in_child(self) -> None:
+        """Whoever was reading them has stayed behind."""
+        self._reading = threading.Lock()
+        self._seats = threading.BoundedSemaphore(MOST_WAITING)
+        self._tried_at = float("-inf")
+
+    def _age(self) -> float:
+        return self._clock.steady() - self._read_at
+
+    def _good(self, kid: str) -> bool:
+        return kid in self._keys and self._age() <= 2 * LIFESPAN
+
+    def _rests(self) -> bool:
+        return self._clock.steady() - self._tried_at <= PAUSE
+
+    def _wait_for(self, kid: str) -> None:
+        seats = self._seats if self._keys else None  # before the first reading, everybody has to wait
+        if seats is not None and not seats.acquire(blocking=False):
+            raise Unavailable("keys are being read", retry_after=1.0)
+        try:
+            if not self._reading.acquire(timeout=TIMEOUT):
+                raise Unavailable("keys are being read", retry_after=1.0)
             try:
-                found = _key_set(self._document())
-            except Unavailable:
-                if not self._keys:
-                    raise
-                # Known keys go on for one more lifespan at most; new ones wait.
-                if age > 2 * LIFESPAN:
-                    raise
-                return
-            self._keys, self._read_at = found, self._clock.steady()
+                if not self._good(kid) and not self._rests():
+                    self._read()
+            finally:
+                self._reading.release()
+        finally:
+            if seats is not None:
+                seats.release()
+
+    def _read_beside(self) -> None:
+        reading = self._reading
+        if self._rests() or not reading.acquire(blocking=False):
+            return
+
+        def read() -> None:
+            try:
+                self._read()
+            finally:
+                reading.release()
+
+        try:
+            threading.Thread(target=read, name="lockstep-keys", daemon=True).start()
+        except RuntimeError:  # the interpreter is going down
+            reading.release()
+
+    def _read(self) -> None:
+        """One try, by whoever holds the lock."""
+        self._tried_at = self._clock.steady()
+        try:
+            found = _key_set(self._document())
+        except Unavailable as error:
+            self._failure = error.message
+            log.warning("the issuer's keys cannot be read: %s", error.message)
+        else:
+            self._keys, self._read_at, self._failure = found, self._tried_at, ""
+        finally:
+            # A try that took its time is no reason for the next one to begin at once.
+            self._tried_at = self._clock.steady()
 
     def _document(self) -> Mapping[str, Any]:
         if "://" in self._source:
             return self._https.json(self._source)
         try:
             document = json.loads(Path(self._source).read_bytes())
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"jwks: {self._source}: {error}") from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise Unavailable(f"jwks: {self._source}: {error}") from None
         if not isinstance(document, dict):
-            raise ConfigurationError(f"jwks: {self._source} has no object")
+            raise Unavailable(f"jwks: {self._source} has no object")
         return document
 
 
 def _key_set(document: Mapping[str, Any]) -> Mapping[str, jwt.PyJWK]:
     """Keys that we would take a signature of; others are passed over (RFC 7517 section 5)."""
+    items = document.get("keys")
+    if not isinstance(items, list):
+        raise Unavailable("jwks: no list of keys")
     found: dict[str, jwt.PyJWK] = {}
     twice: set[str] = set()
-    for item in document.get("keys", ()):
+    for item in items:
         if not isinstance(item, dict) or item.get("use", "sig") != "sig" or "d" in item:
+            continue
+        kid = item.get("kid")
+        if not isinstance(kid, str) or not kid:
             continue
         try:
             key = jwt.PyJWK.from_dict(item)
-        except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+        except Exception:  # noqa: BLE001, S112 - a door: what a parser of foreign bytes raises is not written down
             continue
-        if key.algorithm_name not in ALGORITHMS or not key.key_id:
+        if key.algorithm_name not in ALGORITHMS:
             continue
-        if key.key_id in found:
-            twice.add(key.key_id)
-        found[key.key_id] = key
+        if kid in found:
+            twice.add(kid)
+        found[kid] = key
     for kid in twice:
         del found[kid]
     return found

@@ -36,6 +36,7 @@ class Verified:
     node: str = ""
     pod: str = ""
     container: str = ""
+    issued_at: dt.datetime | None = None
     claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def selectors(self) -> Iterator[tuple[str, str | bytes]]:
@@ -101,6 +102,7 @@ def read(token: str, key: Any, algorithm: str, *, issuer: str, audience: str, no
         node=_optional(facts, "node"),
         pod=_optional(facts, "pod"),
         container=_optional(facts, "container"),
+        issued_at=_issued(claims),
         claims=claims,
     )
 
@@ -116,6 +118,11 @@ def _check_times(claims: Mapping[str, Any], now: float) -> float:
         if value is not None and value > now + LEEWAY:
             raise refuse(f"{name} lies in the future")
     return expires
+
+
+def _issued(claims: Mapping[str, Any]) -> dt.datetime | None:
+    issued = number(claims, "iat", _WHY)
+    return None if issued is None else dt.datetime.fromtimestamp(issued, dt.UTC)
 
 
 def _thumbprint(claims: Mapping[str, Any]) -> bytes:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from lockstep.formats import code_set_digest
 from lockstep.v1 import evidence_pb2
+from lockstep.v1 import revocation_pb2 as rv
 from lockstep_client.evidence import EvidenceSource, Measured
 from lockstep_client.settings import Settings
+from lockstep_client.verify import TokenVerifier
 from tests.fakes.broker import FakeBroker
+from tests.fakes.clock import START
+from tests.fakes.introspection import IntrospectionServer
 from tests.fakes.tls import ServerFiles, server_files
 
 
@@ -76,6 +84,108 @@ def loaded() -> Loaded:
 @pytest.fixture
 def evidence(loaded: Loaded) -> Callable[[], EvidenceSource]:
     return loaded.source
+
+
+ISSUER = "https://broker.example"
+URL = "https://api.example/pay?x=1"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def steady(self) -> float:
+        return time.monotonic() + self.ahead
+
+    def wall(self) -> float:
+        return START + self.ahead
+
+
+class Signer:
+    """Signs what a test likes, as the broker's ring would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        jwk = jwt.algorithms.ECAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
+        self.jwks = folder / "jwks.json"
+        self.jwks.write_text(json.dumps({"keys": [{**jwk, "kid": "k1", "use": "sig", "alg": "ES256"}]}))
+
+    def claims(self, **changed: Any) -> dict[str, Any]:
+        facts = {
+            "role": "pay",
+            "mode": "enforce",
+            "attestation": "A-1",
+            "lease": "L-1",
+            "assurance": "self",
+            "manifests": ["ab" * 32],
+            "as_of": 5,
+            "node": "n1",
+        }
+        facts.update(changed.pop("facts", {}))
+        claims = {
+            "iss": ISSUER,
+            "sub": "https://idp|me",
+            "aud": "pay-api",
+            "exp": int(START) + 300,
+            "iat": int(START),
+            "jti": "T-1",
+            "scope": "read write",
+            "lockstep": facts,
+        }
+        return {name: value for name, value in (claims | changed).items() if value is not None}
+
+    def token(self, header: dict[str, Any] | None = None, key: Any = None, **changed: Any) -> str:
+        headers = {"typ": "at+jwt", "kid": "k1"} | (header or {})
+        return jwt.encode(self.claims(**changed), key or self.key, "ES256", headers=headers)
+
+
+@pytest.fixture
+def signer(tmp_path: Path) -> Signer:
+    return Signer(tmp_path)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def offline(signer: Signer, clock: Clock) -> TokenVerifier:
+    return TokenVerifier(
+        audience="pay-api", issuer=ISSUER, jwks=signer.jwks, feed=False, settings=Settings(), clock=clock
+    )
+
+
+@pytest.fixture
+def introspection(tls: ServerFiles) -> Iterator[IntrospectionServer]:
+    with IntrospectionServer(tls) as server:
+        yield server
+
+
+@pytest.fixture
+def live(
+    signer: Signer,
+    clock: Clock,
+    broker: FakeBroker,
+    tls: ServerFiles,
+    tmp_path: Path,
+    introspection: IntrospectionServer,
+) -> Iterator[TokenVerifier]:
+    identity = tmp_path / "server.jwt"
+    identity.write_text("resource.server.jwt")
+    settings = Settings(
+        address=broker.address,
+        ca_file=str(tls.ca_file),
+        identity_token_file=str(identity),
+        http_url=introspection.url,
+    )
+    for _ in range(5):  # tokens of these tests are granted as of 5
+        broker.append(rv.RevocationEvent(kind=rv.EVENT_KIND_LIFTED))
+    with TokenVerifier(
+        audience="pay-api", issuer=ISSUER, jwks=signer.jwks, settings=settings, clock=clock
+    ) as it:
+        it.wait_ready(5)
+        yield it
 
 
 def becomes(condition: Callable[[], bool], timeout: float = 10.0) -> None:

@@ -274,6 +274,48 @@ def test_a_broker_that_forgot_us_is_attested_to_anew(
         becomes(lambda: db.lease_id != first)
 
 
+def test_another_log_is_attested_to_anew(broker: FakeBroker, settings: Settings, evidence: Evidence) -> None:
+    """After a restored backup: which of its entries our attestation knew of, only the broker can say."""
+    for _ in range(5):
+        broker.append(revocation_pb2.RevocationEvent(kind=revocation_pb2.EVENT_KIND_LIFTED))
+    with lockstep_client.connect(settings=settings, evidence=evidence) as ls:
+        broker.wait_until(lambda: broker.watched == ["A-1"])
+        broker.restore(2, "log-2")
+        broker.wait_until(lambda: "Reattest" in broker.calls)
+        assert ls.ready
+
+
+@pytest.mark.parametrize("target", ["attestation_id", "instance_key"])
+def test_what_names_this_very_instance_counts_in_any_log(
+    broker: FakeBroker, settings: Settings, evidence: Evidence, target: str
+) -> None:
+    """Its number is one that the attestation had already seen in the log before."""
+    for _ in range(5):
+        broker.append(revocation_pb2.RevocationEvent(kind=revocation_pb2.EVENT_KIND_LIFTED))
+
+    def away(method: str) -> None:
+        if method == "Reattest":
+            raise unavailable()
+
+    with lockstep_client.connect(settings=settings, evidence=evidence) as ls:
+        db = ls.credential("db")
+        broker.wait_until(lambda: broker.watched == ["A-1"])
+        broker.policy.gate = away
+        broker.restore(2, "log-2")
+        broker.wait_until(lambda: broker.calls.count("WatchRevocations") > 1 and broker.watched == ["A-1"])
+        # This one may be older than the attestation.
+        broker.revoke(revocation_pb2.Selector(identity="https://idp|me"))
+        broker.wait_until(lambda: 3 in broker.acknowledged)
+        assert db.password
+        thumbprint = ls._connection.parts().exchange.key.thumbprint
+        broker.revoke(
+            revocation_pb2.Selector(instance_key=thumbprint)
+            if target == "instance_key"
+            else revocation_pb2.Selector(attestation_id="A-1")
+        )
+        refusal(lambda: db.password, Revoked)
+
+
 def test_a_refused_renewal_ends_in_denied(broker: FakeBroker, settings: Settings, evidence: Evidence) -> None:
     broker.policy.lease_ttl = broker.policy.attestation_ttl = 1.5
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from lockstep.v1 import attestation_pb2, revocation_pb2
 from lockstep.v1 import evidence_pb2 as ev
+from lockstep_client.cli.run import _Lines
 from lockstep_client.errors import ConfigurationError
 from lockstep_client.run.child import Child
 from lockstep_client.run.program import resolve
@@ -237,6 +239,41 @@ def test_a_module_that_comes_later_is_reported_at_once(broker: FakeBroker, run: 
     _, err = process.communicate("\n", timeout=20)
     assert process.returncode == 0
     assert "reported  comes_later" in err
+
+
+FORGED = "x\nlockstep: would be approved for db\x1b[2K\u202e\x9b\ud800"
+
+
+def test_no_name_of_the_program_s_writes_a_line_of_the_launcher_s(
+    broker: FakeBroker, run: Run, tmp_path: Path
+) -> None:
+    maker = (
+        f"names = {{'__name__': {FORGED!r}}}\n"
+        "exec(compile('def make(): exec(\"y = 2\")', '<text>', 'exec'), names)\n"
+    )
+    text = "import sys\n" + maker + READ + "names['make']()\nsys.stdin.readline()\n"
+    process = run("--role", "db-token", "--", sys.executable, app(tmp_path, text))
+    broker.wait_until(lambda: broker.reports != [], 20)
+    _, err = process.communicate("\n", timeout=30)
+    assert process.returncode == 0, err
+    assert "reported  x\\nlockstep: would be approved for db\\x1b[2K\\u202e\\x9b\\ud800.make:1" in err
+    assert all(char.isprintable() for char in err.replace("\n", ""))
+
+
+def test_what_the_sdk_logs_is_lines_of_the_launcher_s_too(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = _Lines(logging.WARNING)
+    log = logging.getLogger("lockstep-lines")
+    log.addHandler(lines)
+    try:
+        raise OSError(FORGED)
+    except OSError:
+        log.exception("it failed: %s", FORGED)
+    finally:
+        log.removeHandler(lines)
+    err = capsys.readouterr().err.splitlines()
+    assert err[0] == "lockstep: it failed: x\\nlockstep: would be approved for db\\x1b[2K\\u202e\\x9b\\ud800"
+    assert err[1] == "lockstep:   Traceback (most recent call last):"
+    assert all(line.startswith("lockstep:   ") and line.isprintable() for line in err[1:])
 
 
 def test_rotation_replaces_the_file_and_signals(broker: FakeBroker, run: Run, tmp_path: Path) -> None:
