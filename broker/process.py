@@ -110,21 +110,28 @@ async def _attend(broker: Served, orders: asyncio.Queue[signal.Signals], log: Lo
 
 
 async def _until_leaving(work: Awaitable[None], orders: asyncio.Queue[signal.Signals], log: Log) -> bool:
-    """Await some work, unless a signal says to leave: True then."""
+    """Await some work, unless a signal says to leave: True then. A reload that is asked for meanwhile comes after."""
     task = asyncio.ensure_future(work)
+    reload = False
     try:
         while True:
             waiting = asyncio.ensure_future(orders.get())
             await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                waiting.cancel()
-                task.result()
-                return False
-            if waiting.result() is not signal.SIGHUP:
+            # Both may have come in one turn, and an order that was taken is asked for by nobody else.
+            order = waiting.result() if waiting.done() else None
+            waiting.cancel()
+            if order is signal.SIGHUP:
+                reload = True
+            elif order is not None:
                 log.warning("ending at once")
                 return True
+            if task.done():
+                task.result()
+                if reload:
+                    orders.put_nowait(signal.SIGHUP)
+                return False
     finally:
         if not task.done():
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
