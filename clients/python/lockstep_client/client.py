@@ -9,6 +9,7 @@ from typing import Any, Never, Self, TypeVar
 
 import tenacity
 
+from lockstep_client import warming
 from lockstep_client.connection import Connection, OnRevoked, wait_for
 from lockstep_client.errors import Unavailable
 from lockstep_client.evidence import EvidenceSource
@@ -154,6 +155,7 @@ def guarded_connection(
         raise ValueError("either a guard or evidence")
     connection = Connection(settings, roles=roles, on_revoked=on_revoked, evidence=source, deliver=deliver)
     if guarding is not None:
+        warming.load_all()
         guarding.watch()
     return connection
 
