@@ -89,3 +89,15 @@ def test_what_a_refusal_led_to_runs_renews_and_ends_unreported(approving: Broker
             assert worker.wait() == 0
     for found in ready:
         assert detections(approving, found["attestation"]) == []
+
+
+def test_a_guard_that_enforces_lets_the_sdk_work_and_stops_what_comes_later(approving: Broker) -> None:
+    with workers(approving, LOCKSTEP_GUARD="enforce") as running:
+        ready = [let_in(worker) for worker in running]
+        for worker, found in zip(running, ready, strict=True):
+            renewed(worker, found["token"])
+        for worker, found in zip(running, ready, strict=True):
+            assert worker.ask("exec") == {"event": "answer", "stopped": "unit_not_approved"}
+            # The role enforces: that the broker was told shows in what it did.
+            assert worker.hear("revoked")["decision"]
+            assert [item["attestation"] for item in detections(approving, found["attestation"])]

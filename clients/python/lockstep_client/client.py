@@ -52,7 +52,7 @@ def connect(
     `Revocation`. `roles`: those that will be used; empty means all that the
     identity matches. `guard`: ``"report"`` (the default, or ``LOCKSTEP_GUARD``)
     tells the broker at once of code that is loaded later, which decides by the
-    manifest; ``"enforce"`` also stops whatever was not there at the start,
+    manifest; ``"enforce"`` also stops whatever was not there when this returned,
     before it runs; ``"off"``. `evidence`: makes another source of evidence than
     measuring this process, without a guard.
 
