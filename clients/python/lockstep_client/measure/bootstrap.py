@@ -39,5 +39,5 @@ def _code(mode: str, target: str, namespace: dict[str, object]) -> CodeType:
 
 
 def _on_path(folder: str) -> None:
-    if not sys.flags.safe_path:
+    if not getattr(sys.flags, "safe_path", False):  # older interpreters have no -P
         sys.path.insert(0, folder)

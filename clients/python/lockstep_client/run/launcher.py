@@ -115,7 +115,9 @@ class Launcher:
     def _in(self, folder: Path, plan: Plan, check: bool) -> int:
         way = handover(self._options.output, folder)
         links = Links(folder, lambda: self._events.put(Event("wanted")), self._saw)
-        measure = ChildMeasure(plan, links, lambda: self._child.pid if self._child is not None else 0)
+        measure = ChildMeasure(
+            plan, links, lambda: self._child.pid if self._child is not None else 0, self._unguarded
+        )
         self._connection = connection = Connection(
             self._settings,
             roles=(self._options.role,),
@@ -354,6 +356,10 @@ class Launcher:
             f"--output {self._options.output}: its login ends {_span(overlap)} after that"
         )
         self._say("  next: --on-rotated restart, or an output that follows: file, pgservice")
+
+    def _unguarded(self, pid: int) -> None:
+        if not self._options.quiet:
+            self._say(f"process {pid} has no hook: what it loads later is seen when it is measured again")
 
     def _say_next(self, decision: str) -> None:
         if decision:

@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lockstep import formats
 from lockstep_client.errors import ConfigurationError
 from lockstep_client.measure.interpreters import PythonCommand, is_interpreter, python_command
 from lockstep_client.measure.interpreters import resolve as find
 
 BOOTSTRAP = str(Path(__file__).with_name("bootstrap.py").resolve())
+_WIRE = str(Path(formats.__file__).resolve().parent)
+"""Where the child finds what it needs of the wire's own package."""
 _SHEBANG_LIMIT = 4096
 _CHUNK = 1 << 20
 
@@ -59,6 +62,7 @@ class Plan:
             BOOTSTRAP,
             socket,
             credential,
+            _WIRE,
             found.mode,
             found.target,
             *found.arguments,

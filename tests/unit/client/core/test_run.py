@@ -6,9 +6,7 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,35 +17,8 @@ from lockstep_client.errors import ConfigurationError
 from lockstep_client.run.child import Child
 from lockstep_client.run.program import resolve
 from lockstep_client.run.reactions import Act, reaction
-from lockstep_client.settings import Settings
 from tests.fakes.broker import FakeBroker, denied, unavailable
-from tests.unit.client.core.conftest import becomes
-
-Run = Callable[..., subprocess.Popen[str]]
-
-READ = "import os\nprint(open(os.environ['LOCKSTEP_CREDENTIAL_FILE']).read().strip(), flush=True)\n"
-
-
-@pytest.fixture
-def run(settings: Settings, tmp_path: Path) -> Run:
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "lockstep_client", "run", *arguments],
-            env={**os.environ, **settings.environment()},
-            cwd=tmp_path,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    return start
-
-
-def app(folder: Path, text: str, name: str = "app.py") -> str:
-    path = folder / name
-    path.write_text(text)
-    return str(path)
+from tests.unit.client.core.conftest import READ, Run, app, becomes
 
 
 def units(broker: FakeBroker, number: int = 1) -> dict[int, set[bytes]]:
