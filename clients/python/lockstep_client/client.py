@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Never, Self, TypeVar
@@ -160,9 +161,13 @@ def guarded_connection(
     return connection
 
 
-def persist(attempt: Callable[[], T], wait: float) -> T:
-    """Try, and while `Unavailable`, try again for `wait` seconds."""
-    return tenacity.Retrying(**persistence(wait))(attempt)
+def persist(attempt: Callable[[], T], wait: float, over: threading.Event | None = None) -> T:
+    """Try, and while `Unavailable`, try again for `wait` seconds, or until `over` is set."""
+    words = persistence(wait)
+    if over is not None:
+        words["sleep"] = tenacity.sleep_using_event(over)
+        words["stop"] = tenacity.stop_any(words["stop"], tenacity.stop_when_event_set(over))
+    return tenacity.Retrying(**words)(attempt)
 
 
 def persistence(wait: float) -> dict[str, Any]:

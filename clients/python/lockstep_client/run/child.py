@@ -13,15 +13,6 @@ from lockstep_client.run.program import Program
 
 END_WITHIN = 10.0
 """Seconds between the polite signal and the one that cannot be refused."""
-FORWARDED = (
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGWINCH,
-    signal.SIGCONT,
-)
 
 
 class Child:

@@ -93,6 +93,7 @@ def run(settings: Settings, tmp_path: Path) -> Iterator[Run]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # no terminal, whoever runs the tests
         )
         started.append(process)
         return process
