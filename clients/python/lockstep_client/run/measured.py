@@ -63,7 +63,7 @@ class ChildMeasure:
         units = {(UnitKind.EXECUTABLE, plan.program.digest)}
         hints = [UnitHint(plan.program.digest, plan.program.path, plan.program.name)]
         if plan.script is not None:
-            units.add((UnitKind.SCRIPT, plan.script.digest))
+            units.add((plan.script_kind, plan.script.digest))
             hints.append(UnitHint(plan.script.digest, plan.script.path, plan.script.name))
         unknown = []
         if plan.unseen and not pid:

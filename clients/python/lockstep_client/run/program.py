@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lockstep import formats
+from lockstep.formats import UnitKind
 from lockstep_client.errors import ConfigurationError
 from lockstep_client.measure.interpreters import PythonCommand, is_interpreter, python_command
 from lockstep_client.measure.interpreters import resolve as find
@@ -45,8 +46,8 @@ class Program:
 class Plan:
     """What is executed: `program` with `arguments` (without its own name).
 
-    `script` is the file that an interpreter reads first, where one does;
-    `python` what a Python is to run, whose modules are measured from inside.
+    `script` is the file that an interpreter reads first, where one does (text, or
+    a Python archive); `python` what a Python is to run, whose modules are measured from inside.
     """
 
     program: Program
@@ -71,6 +72,12 @@ class Plan:
         )
 
     @property
+    def script_kind(self) -> UnitKind:
+        """What `script` counts as."""
+        archive = self.python is not None and self.python.mode == "archive"
+        return UnitKind.PYTHON_ARCHIVE if archive else UnitKind.SCRIPT
+
+    @property
     def unseen(self) -> bool:
         """True for an interpreter whose text nobody measures."""
         return self.python is None and is_interpreter(self.program.path)
@@ -89,7 +96,8 @@ def resolve(command: Sequence[str], environ: Mapping[str, str]) -> Plan:
     python = python_command(command, environ)
     if python is not None:
         _executable(python.python)
-        script = _open(os.path.abspath(python.target)) if python.mode == "script" else None
+        one_file = python.mode in ("script", "archive")
+        script = _open(os.path.abspath(python.target)) if one_file else None
         return Plan(_open(python.python), tuple(command[1:]), script, python)
     return _with_shebang(_open(first), tuple(command[1:]), environ)
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
 import sys
+import zipapp
 from pathlib import Path
 
 import pytest
 
+from lockstep.v1 import evidence_pb2 as ev
 from tests.fakes.broker import FakeBroker
 from tests.unit.client.core.conftest import READ, Run, app
 
@@ -53,3 +58,67 @@ def test_what_python_reads_needs_no_such_permission(broker: FakeBroker, run: Run
     out, err = process.communicate(timeout=40)
     assert process.returncode == 0, err
     assert out.startswith("canary-")
+
+
+MAIN = "import sys, prices\n" + READ + "print(sys.argv, sys.path[0], __name__, __spec__.name, prices.TEA)\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A program as a folder: what ``python -m zipapp`` takes, too."""
+    made = tmp_path / "shop"
+    made.mkdir()
+    (made / "__main__.py").write_text(MAIN)
+    (made / "prices.py").write_text("TEA = 3\n")
+    return made
+
+
+@pytest.mark.parametrize("how", ["folder", "zipapp", "zipapp of its own"])
+def test_a_folder_and_an_archive_run_as_in_python(
+    broker: FakeBroker, run: Run, tmp_path: Path, folder: Path, how: str
+) -> None:
+    target = folder
+    if how != "folder":
+        target = tmp_path / "shop.pyz"
+        zipapp.create_archive(folder, target, interpreter=sys.executable)
+    command = [str(target)] if how == "zipapp of its own" else [sys.executable, str(target)]
+
+    plain = subprocess.run(
+        [*command, "x"],
+        env={**os.environ, "LOCKSTEP_CREDENTIAL_FILE": os.devnull, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True, text=True, timeout=30, check=True,
+    )  # fmt: skip
+    out, err = (process := run("--role", "a-token", "--", *command, "x")).communicate(timeout=40)
+    assert process.returncode == 0, err
+
+    credential, said = out.splitlines()
+    assert credential.startswith("canary-")
+    assert said == plain.stdout.splitlines()[1] == f"['{target}', 'x'] {target} __main__ __main__ 3"
+    statement = broker.instances["A-1"].statements[0]
+    found = {item.kind: set(item.digests) for item in statement.units}
+    if how == "folder":
+        files = [target / "__main__.py", target / "prices.py"]
+        assert {sha(file) for file in files} <= found[ev.UNIT_KIND_PYTHON_SOURCE]
+    else:
+        assert found[ev.UNIT_KIND_PYTHON_ARCHIVE] == {sha(target)}
+        assert sha(target) not in found.get(ev.UNIT_KIND_SCRIPT, set())
+    assert list(statement.unknown) == []
+
+
+def test_an_archive_is_known_before_it_runs_where_the_credential_comes_first(
+    broker: FakeBroker, run: Run, tmp_path: Path, folder: Path
+) -> None:
+    target = tmp_path / "shop.pyz"
+    (folder / "__main__.py").write_text("import os\nprint(os.environ['LOCKSTEP_TOKEN'])\n")
+    zipapp.create_archive(folder, target)
+    process = run("--role", "a-token", "--output", "env", "--", sys.executable, str(target))
+    out, err = process.communicate(timeout=40)
+    assert process.returncode == 0, err
+    assert out.startswith("canary-")
+    found = {item.kind: set(item.digests) for item in broker.instances["A-1"].statements[0].units}
+    assert found[ev.UNIT_KIND_PYTHON_ARCHIVE] == {sha(target)}
+
+
+def sha(path: Path) -> bytes:
+    """Of a file."""
+    return hashlib.sha256(path.read_bytes()).digest()
