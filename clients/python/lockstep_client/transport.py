@@ -184,7 +184,11 @@ class Transport:
                 if line.connected(min(CONNECT_TIMEOUT, max(0.001, left))):
                     return line
             self.failed(line)
-        raise Unavailable(f"no broker answers at {', '.join(self._addresses)}")
+        # gRPC does not tell why a connection does not come up.
+        raise Unavailable(
+            f"no broker answers at {', '.join(self._addresses)}, or its certificate is not by "
+            "LOCKSTEP_CA_FILE (unset: the system's roots)"
+        )
 
 
 class Stream(Generic[A]):
