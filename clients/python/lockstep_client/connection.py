@@ -69,6 +69,8 @@ class Connection:
         """
         if on_revoked not in ("raise", "exit") and not callable(on_revoked):
             raise ValueError('on_revoked is "raise", "exit" or a callable')
+        if isinstance(roles, str):
+            raise TypeError(f"roles are a list: roles=[{roles!r}]")
         require(settings, "address", "where the broker is")
         self.settings = settings
         self._identity = Identity(settings)
