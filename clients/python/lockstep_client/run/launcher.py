@@ -267,7 +267,7 @@ class Launcher:
         if check:
             self._say("the program ended before it could be measured")
             return code or 1
-        if self._revoked and self._options.on_revoked.act is not Act.SIGNAL:
+        if self._revoked and self._options.on_revoked.act not in (Act.SIGNAL, Act.NOTHING):
             return EXIT_REVOKED
         return code
 

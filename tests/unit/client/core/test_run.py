@@ -16,7 +16,7 @@ from lockstep.v1 import evidence_pb2 as ev
 from lockstep_client.errors import ConfigurationError
 from lockstep_client.run.child import Child
 from lockstep_client.run.program import resolve
-from lockstep_client.run.reactions import Act, reaction
+from lockstep_client.run.reactions import Act, when_revoked, when_rotated
 from tests.fakes.broker import FakeBroker, denied, unavailable
 from tests.unit.client.core.conftest import READ, Run, app, becomes
 
@@ -325,12 +325,49 @@ def _copy(source: str, target: Path) -> Path:
 
 
 def test_reactions() -> None:
-    assert reaction("signal:hup", "--on-rotated").signal is signal.SIGHUP
-    assert reaction("command:echo 'a b'", "--on-rotated").command == ("echo", "a b")
-    assert reaction("exit", "--on-revoked").act is Act.EXIT
+    assert when_rotated("signal:hup").signal is signal.SIGHUP
+    assert when_rotated("command:echo 'a b'").command == ("echo", "a b")
+    assert when_revoked("exit").act is Act.EXIT
     for wrong in ("signal:NONE", "signal", "command:", "sometimes", "exit:now", ""):
         with pytest.raises(ConfigurationError, match="--on-revoked"):
-            reaction(wrong, "--on-revoked")
+            when_revoked(wrong)
+
+
+@pytest.mark.parametrize("options", [("--on-rotated", "exit"), ("--wait", "-3")], ids=["exit", "negative"])
+def test_options_that_mean_nothing_are_refused(
+    broker: FakeBroker, run: Run, tmp_path: Path, options: tuple[str, str]
+) -> None:
+    process = run("--role", "a-token", *options, "--", sys.executable, app(tmp_path, READ))
+    out, err = process.communicate(timeout=40)
+    assert (process.returncode, out) == (2, ""), err
+    assert options[0] in err
+    assert broker.calls == []
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "said"),
+    [("nothing", 0, "went on\n"), ("command:touch told", 77, "")],
+    ids=["nothing", "command"],
+)
+def test_what_else_may_happen_when_it_is_revoked(
+    broker: FakeBroker, run: Run, tmp_path: Path, how: str, code: int, said: str
+) -> None:
+    text = READ + "import sys\nsys.stdin.readline()\nprint('went on', flush=True)\n"
+    process = run("--role", "a-token", "--on-revoked", how, "--", sys.executable, app(tmp_path, text))
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    broker.wait_until(lambda: broker.watched != [])
+    broker.revoke(revocation_pb2.Selector(attestation_id="A-1"))
+    while "revoked:" not in process.stderr.readline():
+        pass
+    if how == "nothing":
+        out, err = process.communicate("\n", timeout=20)
+    else:
+        process.wait(20)  # its standard input is still open: it did not end by itself
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (code, said), err
+    assert (tmp_path / "told").exists() == (how != "nothing")
 
 
 def test_no_such_program(run: Run) -> None:
