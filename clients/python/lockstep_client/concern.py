@@ -26,11 +26,12 @@ def taken_by(
         # A ban refuses later grants and takes nothing that is held: a quarantine, or another
         # instance of this identity that was revoked.
         return ""
-    if event.position.seq <= attestation.as_of:
-        return ""  # known when this attestation was granted
     target = event.selector.WhichOneof("target")
     if target == "lease_id":
+        # Whenever that was: an attestation may be refreshed after it, and a lease that has ended is not revived.
         return next((item.role for item in held if item.lease_id == event.selector.lease_id), "")
+    if event.position.seq <= attestation.as_of:
+        return ""  # known when this attestation was granted
     if target == "token_id":
         return ""  # the lease's own entry names it
     if target == "attestation_id":
