@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from lockstep.formats import Reason
 from lockstep_client.callers import Caller, Pairs
 from lockstep_client.clock import Clock
-from lockstep_client.errors import LockstepError, Unavailable
+from lockstep_client.errors import LockstepError, Unavailable, Unreachable
 from lockstep_client.line import Line
 from lockstep_client.methods import Method
 from lockstep_client.status import Metadata, error_of, nonce_of, outcome_of
@@ -185,7 +185,7 @@ class Transport:
                     return line
             self.failed(line)
         # gRPC does not tell why a connection does not come up.
-        raise Unavailable(
+        raise Unreachable(
             f"no broker answers at {', '.join(self._addresses)}, or its certificate is not by "
             "LOCKSTEP_CA_FILE (unset: the system's roots)"
         )
