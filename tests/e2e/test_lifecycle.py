@@ -43,8 +43,8 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 
 def worker_env(broker: Broker, subject: str, **changes: str) -> dict[str, str]:
-    """A workload whose role observes; the guard would only cost time."""
-    return {**broker.env(subject), "WORKER_ROLE": "worker", "LOCKSTEP_GUARD": "off", **changes}
+    """A workload whose role observes."""
+    return {**broker.env(subject), "WORKER_ROLE": "worker", **changes}
 
 
 def attested(wire: Wire, broker: Broker, subject: str) -> Workload:

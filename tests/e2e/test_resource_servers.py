@@ -217,7 +217,7 @@ class TestPossession:
             assert denied.value.reason == "proof_rejected"
 
     def test_the_sdk_makes_the_headers(self, broker: Broker, checks: TokenVerifier) -> None:
-        env = {**broker.env("proven-one"), "WORKER_ROLE": "proven", "LOCKSTEP_GUARD": "off"}
+        env = {**broker.env("proven-one"), "WORKER_ROLE": "proven"}
         with acting("worker", [sys.executable, str(HERE / "programs" / "worker.py")], env) as worker:
             worker.hear("ready")
             headers = worker.ask("headers", "POST", URL)["headers"]

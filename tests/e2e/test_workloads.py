@@ -29,8 +29,8 @@ def operator(broker: Broker) -> Iterator[Operator]:
 
 
 def worker_env(broker: Broker, subject: str, role: str = "worker", **changes: str) -> dict[str, str]:
-    """A workload whose role observes; the guard would only cost time."""
-    return {**broker.env(subject), "WORKER_ROLE": role, "LOCKSTEP_GUARD": "off", **changes}
+    """A workload whose role observes."""
+    return {**broker.env(subject), "WORKER_ROLE": role, **changes}
 
 
 def revoke(operator: Operator, attestation: str) -> revocation_pb2.RevokeResponse:

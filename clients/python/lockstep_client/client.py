@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Never, Self, TypeVar
 
 import tenacity
 
-from lockstep_client import hardening
+from lockstep_client import hardening, warming
 from lockstep_client.connection import Connection, OnRevoked, wait_for
 from lockstep_client.errors import Unavailable
 from lockstep_client.evidence import EvidenceSource
@@ -54,7 +55,7 @@ def connect(
     `Revocation`. `roles`: those that will be used; empty means all that the
     identity matches. `guard`: ``"report"`` (the default, or ``LOCKSTEP_GUARD``)
     tells the broker at once of code that is loaded later, which decides by the
-    manifest; ``"enforce"`` also stops whatever was not there at the start,
+    manifest; ``"enforce"`` also stops whatever was not there when this returned,
     before it runs; ``"off"``. `harden`: ``"core"`` (the default, or
     ``LOCKSTEP_HARDEN``) keeps this process's memory, in which the key and the
     secrets are, out of core files; ``"full"`` has none written and keeps other
@@ -161,6 +162,7 @@ def guarded_connection(
         raise ValueError("either a guard or evidence")
     connection = Connection(settings, roles=roles, on_revoked=on_revoked, evidence=source, deliver=deliver)
     if guarding is not None:
+        warming.load_all()
         guarding.watch()
     return connection
 
@@ -170,9 +172,13 @@ def loser(connection: Connection) -> Callable[[int], None]:
     return lambda count: connection.parts().keeper.lose(count)
 
 
-def persist(attempt: Callable[[], T], wait: float) -> T:
-    """Try, and while `Unavailable`, try again for `wait` seconds."""
-    return tenacity.Retrying(**persistence(wait))(attempt)
+def persist(attempt: Callable[[], T], wait: float, over: threading.Event | None = None) -> T:
+    """Try, and while `Unavailable`, try again for `wait` seconds, or until `over` is set."""
+    words = persistence(wait)
+    if over is not None:
+        words["sleep"] = tenacity.sleep_using_event(over)
+        words["stop"] = tenacity.stop_any(words["stop"], tenacity.stop_when_event_set(over))
+    return tenacity.Retrying(**words)(attempt)
 
 
 def persistence(wait: float) -> dict[str, Any]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from lockstep_client import leaving
 from lockstep_client.callbacks import Callbacks
 from lockstep_client.clock import Clock, SystemClock
 from lockstep_client.errors import EXIT_REVOKED, LockstepError, Unavailable
@@ -25,7 +24,7 @@ from lockstep_client.messages import InstanceKey
 from lockstep_client.report import Observation, Outcome
 from lockstep_client.sessions import Sessions
 from lockstep_client.settings import Settings, require
-from lockstep_client.telling import LEAVE_WITHIN, Deliver, Loop, Telling, call
+from lockstep_client.telling import Deliver, Loop, Telling, call
 from lockstep_client.transport import Transport
 
 log = logging.getLogger("lockstep")
@@ -69,6 +68,8 @@ class Connection:
         """
         if on_revoked not in ("raise", "exit") and not callable(on_revoked):
             raise ValueError('on_revoked is "raise", "exit" or a callable')
+        if isinstance(roles, str):
+            raise TypeError(f"roles are a list: roles=[{roles!r}]")
         require(settings, "address", "where the broker is")
         self.settings = settings
         self._identity = Identity(settings)
@@ -77,7 +78,7 @@ class Connection:
         self._evidence = evidence
         self._clock: Clock = SystemClock() if clock is None else clock
         self._silent = silent or _nothing
-        self._leave = leave or _leave
+        self._leave = leave or leaving.leave
         self._sessions: dict[str, Sessions] = {}
         self._telling = Telling(deliver, self._home)
         if callable(on_revoked):
@@ -215,15 +216,14 @@ class Connection:
     # --- telling -----------------------------------------------------------------
 
     def _revoked(self, revocation: Revocation) -> None:
-        if self._on_revoked == "exit":
-            last = threading.Timer(LEAVE_WITHIN, self._leave, (EXIT_REVOKED,))
-            last.daemon = True
-            last.start()
         self._telling.revoked(revocation)
         if self._on_revoked == "exit":
             self._leave(EXIT_REVOKED)
 
     def _cut(self, role: str) -> None:
+        if self._on_revoked == "exit":
+            # From now on, and not once the callbacks' turn comes: another may hang before them.
+            leaving.leave_at_last(self._leave, EXIT_REVOKED)
         for name, sessions in tuple(self._sessions.items()):
             if role in ("", name):
                 sessions.cut()
@@ -249,14 +249,3 @@ def _decided(outcome: Outcome) -> None:
 
 def _nothing() -> None:
     pass
-
-
-def _leave(code: int) -> None:
-    """End the process now: code that is no longer trusted gets no say in it, so no exit handlers run."""
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError, AttributeError):
-            pass
-    os._exit(code)

@@ -61,6 +61,10 @@ class Unavailable(LockstepError):
         self.retry_after = retry_after
 
 
+class Unreachable(Unavailable):
+    """No connection to any broker comes up: whatever else is asked will not fare better now."""
+
+
 class InvalidRequest(LockstepError):
     """The request itself is wrong: malformed, too large, or it names what does not exist."""
 

@@ -12,6 +12,7 @@ from lockstep_client.evidence import EvidenceSource, Measured
 from lockstep_client.report import Observation
 
 if TYPE_CHECKING:
+    from lockstep_client.guard import Guard
     from lockstep_client.measure import Measurement
 
 GuardUse = Literal["report", "enforce", "off"]
@@ -49,6 +50,7 @@ class Guarding:
         self._early_lost = 0
         self._tell: Callable[[Observation], None] | None = None
         self._lose: Callable[[int], None] | None = None
+        self._guard: Guard | None = None
 
     def evidence(self) -> EvidenceSource:
         """Evidence at level *self*: what this process has loaded, as it sees itself."""
@@ -60,17 +62,22 @@ class Guarding:
         """Install the hook; for the life of the interpreter."""
         if self._use == "off":
             return
-        from lockstep_client.guard import Guard, GuardMode
+        from lockstep_client.guard import Guard
 
-        mode = GuardMode.ENFORCE if self._use == "enforce" else GuardMode.REPORT
-        Guard(self._seen, self._approved, mode=mode, cache=self._cache, missed=self._missed).install()
+        self._guard = Guard(self._seen, self._approved, cache=self._cache, missed=self._missed)
+        self._guard.install()
         os.register_at_fork(after_in_child=self._after_fork)
 
     def tell(self, report: Callable[[Observation], None], lose: Callable[[int], None]) -> None:
-        """The broker has the baseline: from here on, and first what waited. `lose` hears how much was lost."""
+        """The broker has the baseline: from here on, and first what waited. `lose` hears how much was lost.
+
+        Only now can a guard enforce: before, nothing was approved, the SDK's own modules least of all.
+        """
         with self._lock:
             waiting, self._early, self._tell, self._lose = self._early or [], None, report, lose
             lost, self._early_lost = self._early_lost, 0
+        if self._guard is not None and self._use == "enforce":
+            self._guard.enforce()
         for observation in waiting:
             if observation.digest not in self._approved:
                 report(observation)

@@ -176,10 +176,11 @@ class Holding:
         return before if isinstance(before, Held) else None
 
     def lose_all(self, error: LockstepError) -> None:
-        """Forget every secret; they may come back."""
+        """Forget every secret; they may come back. What was denied stays denied, for its own reason."""
         with self._lock:
-            for role in self._slots:
-                self._slots[role] = error
+            for role, slot in self._slots.items():
+                if not isinstance(slot, Denied):
+                    self._slots[role] = error
 
     def revoke(self, error: Revoked) -> bool:
         """Forget everything for good. False where that had happened before."""

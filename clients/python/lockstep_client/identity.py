@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import grpc
 
 from lockstep_client.errors import ConfigurationError
 from lockstep_client.settings import Settings, read_secret_file
+
+_LABEL = re.compile(rb"^-----BEGIN ([A-Z0-9 ]+)-----", re.MULTILINE)
 
 
 class Identity:
@@ -39,16 +42,20 @@ class Identity:
 def channel_credentials(settings: Settings) -> grpc.ChannelCredentials:
     """TLS as configured, from the files as they are now. Raises `ConfigurationError`."""
     return grpc.ssl_channel_credentials(
-        root_certificates=_bytes(settings.ca_file, "LOCKSTEP_CA_FILE"),
-        private_key=_bytes(settings.client_key_file, "LOCKSTEP_CLIENT_KEY_FILE"),
-        certificate_chain=_bytes(settings.client_cert_file, "LOCKSTEP_CLIENT_CERT_FILE"),
+        root_certificates=_pem(settings.ca_file, "LOCKSTEP_CA_FILE", "CERTIFICATE"),
+        private_key=_pem(settings.client_key_file, "LOCKSTEP_CLIENT_KEY_FILE", "PRIVATE KEY"),
+        certificate_chain=_pem(settings.client_cert_file, "LOCKSTEP_CLIENT_CERT_FILE", "CERTIFICATE"),
     )
 
 
-def _bytes(path: str, setting: str) -> bytes | None:
+def _pem(path: str, setting: str, what: str) -> bytes | None:
+    """A file with at least one block of a kind (RFC 7468); gRPC says nothing of one that has none."""
     if not path:
         return None
     try:
-        return Path(path).read_bytes()
+        found = Path(path).read_bytes()
     except OSError as error:
         raise ConfigurationError(f"{setting}: {path}: {error.strerror}", setting=setting) from None
+    if not any(label.endswith(what.encode()) for label in _LABEL.findall(found)):
+        raise ConfigurationError(f"{setting}: {path}: no PEM with a {what.lower()} in it", setting=setting)
+    return found

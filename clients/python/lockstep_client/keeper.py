@@ -21,6 +21,7 @@ from lockstep_client.clock import Clock
 from lockstep_client.errors import EXIT_UNAVAILABLE, Denied, LockstepError, Revoked, Unavailable
 from lockstep_client.exchange import Exchange
 from lockstep_client.holding import Attestation, Held, Holding, Revocation
+from lockstep_client.leaving import leave_at_last
 from lockstep_client.report import Observation, Outcome, Reporter
 from lockstep_client.taking import Taking
 from lockstep_client.transport import Transport
@@ -45,7 +46,8 @@ class Listeners:
     """Where the keeper tells: each is called on the callback thread, but for `cut`.
 
     `cut` ends the sessions of a role ("" for all) on the thread that learnt of a
-    revocation: before any callback, which may take its time. It must not block.
+    revocation: before any callback, which may take its time. It must not block. `leave`
+    may be called twice.
     """
 
     cut: Callable[[str], None]
@@ -240,6 +242,7 @@ class Keeper:
         if attestation.silence_then == "exit":
             log.critical("leaving, as the role says")
             self._callbacks.then(lambda: self._listeners.leave(EXIT_UNAVAILABLE))
+            leave_at_last(self._listeners.leave, EXIT_UNAVAILABLE)  # where a callback hangs before it
         self._upkeep.soon(0.0)
 
     # --- anywhere ----------------------------------------------------------------------------------------

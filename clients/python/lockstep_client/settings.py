@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -23,6 +24,8 @@ _ENVIRONMENT = {
     "operator_token_file": "LOCKSTEP_OPERATOR_TOKEN_FILE",
 }
 CONFIG_VARIABLE = "LOCKSTEP_CONFIG"
+_ADDRESS = re.compile(r"(?P<host>[^\s:\[\]]+|\[[0-9A-Fa-f:.%\w]+\]):(?P<port>[0-9]{1,5})")
+_LAST_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +49,22 @@ class Settings:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """``host:port`` items in the order in which they are tried."""
-        return tuple(item.strip() for item in self.address.split(",") if item.strip())
+        """``host:port`` items in the order in which they are tried. Raises `ConfigurationError` for anything else."""
+        found = tuple(item.strip() for item in self.address.split(",") if item.strip())
+        for item in found:
+            _check_address(item)
+        return found
 
     def environment(self) -> dict[str, str]:
         """The settings as environment variables, for a child process."""
         return {name: value for key, name in _ENVIRONMENT.items() if (value := getattr(self, key))}
+
+
+def _check_address(text: str) -> None:
+    match = _ADDRESS.fullmatch(text)
+    if match is None or not 0 < int(match["port"]) <= _LAST_PORT:
+        variable = _ENVIRONMENT["address"]
+        raise ConfigurationError(f"{variable}: {text!r} is not host:port", setting=variable)
 
 
 def load(

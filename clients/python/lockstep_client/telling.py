@@ -9,11 +9,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from lockstep_client.holding import Revocation
+from lockstep_client.leaving import LEAVE_WITHIN
 
 log = logging.getLogger("lockstep")
-
-LEAVE_WITHIN = 5.0
-"""Seconds that callbacks get before a process that has to leave leaves."""
 
 Loop = asyncio.AbstractEventLoop
 Deliver = Callable[[Callable[..., object], tuple[object, ...], Loop | None], None]

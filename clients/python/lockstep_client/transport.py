@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from lockstep.formats import Reason
 from lockstep_client.callers import Caller, Pairs
 from lockstep_client.clock import Clock
-from lockstep_client.errors import LockstepError, Unavailable
+from lockstep_client.errors import LockstepError, Unavailable, Unreachable
 from lockstep_client.line import Line
 from lockstep_client.methods import Method
 from lockstep_client.status import Metadata, error_of, nonce_of, outcome_of
@@ -184,7 +184,11 @@ class Transport:
                 if line.connected(min(CONNECT_TIMEOUT, max(0.001, left))):
                     return line
             self.failed(line)
-        raise Unavailable(f"no broker answers at {', '.join(self._addresses)}")
+        # gRPC does not tell why a connection does not come up.
+        raise Unreachable(
+            f"no broker answers at {', '.join(self._addresses)}, or its certificate is not by "
+            "LOCKSTEP_CA_FILE (unset: the system's roots)"
+        )
 
 
 class Stream(Generic[A]):

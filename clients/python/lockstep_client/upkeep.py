@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from lockstep.formats import Reason
 from lockstep_client import schedule
 from lockstep_client.clock import Clock
-from lockstep_client.errors import Denied, LockstepError, Revoked, Unavailable
+from lockstep_client.errors import Denied, LockstepError, Revoked, Unavailable, Unreachable
 from lockstep_client.exchange import Exchange, needs_new_attestation
 from lockstep_client.holding import Attestation, Held, Holding
 from lockstep_client.messages import fresh_id
@@ -21,6 +21,10 @@ from lockstep_client.replaced import Replaced
 log = logging.getLogger("lockstep")
 
 NEVER = float("inf")
+_MOST_PATIENT = 30.0
+"""Seconds between tries, at most, while the broker refuses for a reason that passes."""
+_PASSING = frozenset({Reason.IDENTITY_REJECTED, Reason.CHALLENGE_REJECTED, Reason.PROOF_REJECTED})
+"""No decision about this instance: a token whose file is renewed in a moment, a nonce that was lost or spent."""
 
 
 class Upkeep:
@@ -49,6 +53,7 @@ class Upkeep:
         self._replaced = Replaced(exchange, clock)
         self._attempt = 0
         self._refused = False
+        self._late: set[str] = set()
         self.due = NEVER
 
     def soon(self, pause: float) -> None:
@@ -84,25 +89,31 @@ class Upkeep:
             self.due = NEVER
             raise
         except Denied as error:
+            if error.reason in _PASSING:
+                self._try_again(error, _MOST_PATIENT)
+                return
             log.error("renewal was refused, and is not asked for again: %s", error)
             self._refused = True
             self._holding.doom(self._holding.roles(), error)
             self.due = NEVER
         except LockstepError as error:
-            self._attempt += 1
-            pause = schedule.backoff(self._attempt, schedule.luck())
-            self.due = self._clock.steady() + pause
-            log.warning("not renewed, next try in %.1f s: %s", pause, error)
+            self._try_again(error)
         else:
             self._attempt, self._refused = 0, False
             self._plan()
+
+    def _try_again(self, error: LockstepError, most: float = 5.0) -> None:
+        self._attempt += 1
+        pause = schedule.backoff(self._attempt, schedule.luck(), most=most)
+        self.due = self._clock.steady() + pause
+        log.warning("not renewed, next try in %.1f s: %s", pause, error)
 
     def owes(self) -> bool:
         """True while there is a lease to give back."""
         return bool(self._holding.held() or self._replaced.leases())
 
     def give_back(self, within: float) -> None:
-        """End every lease early, also what was replaced, as far as `within` seconds suffice. Raises `Unavailable`."""
+        """End every lease early, also what was replaced, as far as `within` seconds suffice and each can be."""
         attestation = self._holding.attestation
         deadline = self._clock.steady() + within
         for held in (*self._holding.held(), *self._replaced.leases()):
@@ -111,10 +122,11 @@ class Upkeep:
                 return
             try:
                 self._exchange.give_back(attestation.id, held.lease_id, left)
-            except Unavailable:
-                raise
-            except LockstepError:
-                pass  # it has ended already, or was of an earlier attestation
+            except Unreachable:
+                return
+            except LockstepError as error:
+                # It has ended already, was of an earlier attestation, or ends by itself: no reason to keep the others.
+                log.info("the lease for %s was not given back: %s", held.role, error)
 
     def _issue(self, attestation: Attestation, role: str) -> Held:
         request_id = self._pending.setdefault(role, fresh_id())
@@ -152,20 +164,22 @@ class Upkeep:
         # Silence may have dropped secrets: every role that was ever asked for is held again.
         held = {item.role: item for item in self._holding.held()}
         doomed = self._holding.doomed
-        for role in self._holding.roles():
+        late, self._late = self._late, set()
+        # Whoever was left out the last time comes last: what it waits for may be slow, and others have their time too.
+        for role in sorted(self._holding.roles(), key=late.__contains__):
             if role in doomed:
                 continue
             try:
                 self._renew(self._holding.attestation or fresh, role, held.get(role))
-            except Denied as error:
-                if isinstance(error, Revoked):
-                    raise
-                log.error("%s is not renewed, nor asked for again: %s", role, error)
-                self._holding.doom((role,), error)
+            except (Revoked, Unreachable):
+                raise
             except LockstepError as error:
-                if isinstance(error, Unavailable) and error.reason != Reason.BACKEND_UNAVAILABLE:
-                    raise
-                missed = error  # the broker is there: other roles need not wait for one role's backend
+                if isinstance(error, Denied) and error.reason not in _PASSING:
+                    log.error("%s is not renewed, nor asked for again: %s", role, error)
+                    self._holding.doom((role,), error)
+                    continue
+                self._late.add(role)
+                missed = error
         if missed is not None:
             raise missed
 

@@ -69,6 +69,20 @@ def in_threads(credential: lockstep_client.LiveCredential, count: int) -> None:
     say("answer", uses=len(found), usable=sum(item["usable"] for item in found))
 
 
+def stumble() -> None:
+    """A callback of a user's that fails."""
+    raise ValueError("naïve")  # its line is not ASCII: tracebacks measure such lines by other means
+
+
+def run_text() -> str:
+    """Code that nobody could approve; why it was stopped, or empty where it ran."""
+    try:
+        exec("x = 1")
+    except LockstepError as error:
+        return error.reason
+    return ""
+
+
 def main() -> int:
     """Until ``quit`` or the end of the input."""
     try:
@@ -110,6 +124,11 @@ def main() -> int:
                 in_a_fork(lockstep, credential)
             elif words[0] == "threads":
                 in_threads(credential, int(words[1]))
+            elif words[0] == "stumble":
+                credential.on_rotated(stumble)
+                say("answer")
+            elif words[0] == "exec":
+                say("answer", stopped=run_text())
             elif words[0] == "headers":
                 say("answer", headers=credential.http_headers(words[1], words[2]))
             elif words[0] == "quit":

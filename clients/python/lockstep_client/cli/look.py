@@ -18,7 +18,7 @@ from lockstep_client.errors import LockstepError
 from lockstep_client.operator import Operator
 from lockstep_client.settings import load
 from lockstep_client.watch import Watch
-from lockstep_client.words import word
+from lockstep_client.words import plain, word
 
 _STATES = ["alive", "revoked", "expired", "lapsed"]
 _ENDS = ["applied", "observed", "duplicate", "unrelated", "unmatched", "rejected", "held"]
@@ -121,7 +121,9 @@ class _Printer:
         self.over = threading.Event()
         self.error: LockstepError | None = None
 
-    def snapshot(self, events: Sequence[revocation_pb2.RevocationEvent]) -> None:
+    def snapshot(
+        self, events: Sequence[revocation_pb2.RevocationEvent], position: revocation_pb2.LogPosition
+    ) -> None:
         """What is denied now."""
         if not self._as_json:
             click.echo(f"{len(events)} entries are live; following", err=True)
@@ -140,9 +142,9 @@ class _Printer:
             event.revocation_id,
             f"position {event.position.seq}",
         ]
-        click.echo("  ".join(part for part in parts if part))
+        click.echo("  ".join(plain(part) for part in parts if part))
 
-    def beat(self, asked_at: float, grace: float) -> None:
+    def beat(self, asked_at: float | None, grace: float) -> None:
         """Nothing is said of a sign of life."""
 
     def denied(self, error: LockstepError) -> None:

@@ -10,7 +10,7 @@ import click
 
 from lockstep_client.hardening import no_core_file, unreadable
 from lockstep_client.run.launcher import Launcher, Options, stderr_line
-from lockstep_client.run.reactions import reaction
+from lockstep_client.run.reactions import when_revoked, when_rotated
 from lockstep_client.settings import load
 
 
@@ -37,7 +37,8 @@ from lockstep_client.settings import load
     default="exit",
     show_default=True,
     metavar="exit|signal:NAME|restart|command:…|nothing",
-    help="What happens to the program when the credential is taken back.",
+    help="What happens to the program when the credential is taken back: it ends; it gets a signal and goes on; "
+    "it is started anew; a command is run, and then it ends; it goes on. Where it ends, the exit code is 77.",
 )
 @click.option(
     "--on-rotated",
@@ -47,7 +48,12 @@ from lockstep_client.settings import load
     help="How it learns of a new secret; a file is replaced in any case.",
 )
 @click.option(
-    "--wait", default=30.0, show_default=True, metavar="SECONDS", help="How long to try while unavailable."
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to try while unavailable.",
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(
@@ -70,8 +76,7 @@ def run(
     module. A Python program is measured when it first opens its credential;
     opening waits for the broker. What cannot be seen is said.
     """
-    revoked = reaction(on_revoked, "--on-revoked")
-    options = Options(command, role, output, revoked, reaction(on_rotated, "--on-rotated"), wait)
+    options = Options(command, role, output, when_revoked(on_revoked), when_rotated(on_rotated), wait)
     settings = load()
     _say_what_is_logged()
     _harden()

@@ -51,11 +51,13 @@ class Guard:
         """`generators` may compile text unreported, by default the known ones; `approved` may grow later."""
         cache = cache if cache is not None else HashCache()
         self._report = report
-        self._enforces = mode is GuardMode.ENFORCE
+        self._enforces = threading.Event()
+        if mode is GuardMode.ENFORCE:
+            self._enforces.set()
         self._told: OrderedDict[tuple[str, bytes, str, str], None] = OrderedDict()
         self._outbox = Outbox(self._deliver, Sweep(approved, cache, self._tell_from_sweep), missed)
         judge = Judge(approved, generators or Generators(), cache, self._want_sweep)
-        self._hook = _hook(judge.events(), self._tell, self._unjudged, self._enforces)
+        self._hook = _hook(judge.events(), self._tell, self._unjudged, self._enforces.is_set)
         self._installed = False
 
     @property
@@ -72,6 +74,10 @@ class Guard:
         atexit.register(self.flush, _LAST_WORDS)
         os.register_at_fork(after_in_child=self._told.clear)  # a child is another instance, and says it anew
         self._outbox.start()
+
+    def enforce(self) -> None:
+        """From here on, stop what is not approved too: for whoever learns only now what is. For good."""
+        self._enforces.set()
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything seen has been reported; False after `timeout` seconds."""
@@ -120,7 +126,7 @@ def _hook(
     events: Mapping[str, Judgement],
     tell: Callable[[Observation], None],
     unjudged: Callable[[], None],
-    enforces: bool,
+    enforces: Callable[[], bool],
 ) -> Callable[[str, tuple[Any, ...]], None]:
     """The hook as a closure: what it needs is in its cells, not in a module that anybody can clear."""
     judgement_of = dict(events).get
@@ -140,13 +146,13 @@ def _hook(
         try:
             for observation in judgement(args, caller(1)):
                 tell(observation)
-                if enforces:
+                if enforces():
                     raise CodeRefused(observation)
         except CodeRefused:
             raise
         except Exception as error:
             # A door: a fault of the hook's own must not break what is audited, unless nothing may pass unjudged.
-            if enforces:
+            if enforces():
                 raise RuntimeError(f"the guard could not judge {event}") from error
             unjudged()
         finally:

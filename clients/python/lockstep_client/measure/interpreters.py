@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import zipimport
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -36,7 +37,7 @@ def is_python(path: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class PythonCommand:
-    """A Python command line taken apart: `mode` is ``script``, ``module`` or ``text``."""
+    """A Python command line taken apart: `mode` is ``script``, ``folder``, ``archive``, ``module`` or ``text``."""
 
     python: str
     options: tuple[str, ...]
@@ -97,7 +98,7 @@ def _parse(python: str, arguments: Sequence[str]) -> PythonCommand | None:
             return None
         elif not argument.startswith("-"):
             options, rest = arguments[:position], arguments[position + 1 :]
-            return PythonCommand(python, tuple(options), "script", argument, tuple(rest))
+            return PythonCommand(python, tuple(options), _mode(argument), argument, tuple(rest))
         else:
             for index, letter in enumerate(argument[1:], 2):
                 if letter in "cm":
@@ -109,6 +110,17 @@ def _parse(python: str, arguments: Sequence[str]) -> PythonCommand | None:
                     break
             position += 1
     return None
+
+
+def _mode(path: str) -> str:
+    """How Python takes a path: what its import system can look into is not read as text."""
+    if os.path.isdir(path):
+        return "folder"
+    try:
+        zipimport.zipimporter(path)
+    except zipimport.ZipImportError:
+        return "script"
+    return "archive"
 
 
 def _last_option(

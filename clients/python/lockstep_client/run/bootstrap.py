@@ -6,7 +6,7 @@ have this package.
 
 import sys
 
-if __name__ == "__main__" and not sys.flags.safe_path:
+if __name__ == "__main__" and not getattr(sys.flags, "safe_path", False):
     del sys.path[0]  # this folder is nobody's import path
 
 import importlib.machinery
@@ -30,7 +30,8 @@ def _begin() -> None:
     measure = os.path.join(os.path.dirname(here), "measure")
     facts = _load("_lockstep_facts", measure, "facts.py")
     runner = _load("_lockstep_bootstrap", measure, "bootstrap.py")
-    _load("_lockstep_inside", here, "inside.py").begin(facts, runner)
+    bypath = _load("_lockstep_bypath", here, "bypath.py")
+    _load("_lockstep_inside", here, "inside.py").begin(facts, runner, bypath)
 
 
 if __name__ == "__main__":

@@ -8,20 +8,12 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+from lockstep_client.errors import ConfigurationError
 from lockstep_client.measure.process import children
 from lockstep_client.run.program import Program
 
 END_WITHIN = 10.0
 """Seconds between the polite signal and the one that cannot be refused."""
-FORWARDED = (
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGWINCH,
-    signal.SIGCONT,
-)
 
 
 class Child:
@@ -34,11 +26,18 @@ class Child:
         environment: Mapping[str, str],
         ended: Callable[[int], None],
     ) -> None:
+        """Raises `ConfigurationError` where the kernel does not execute it."""
+        command = [program.path, *arguments]
         # Not close_fds: every descriptor of ours is closed by exec itself, the program's own among them, but
         # not before it has been looked up. What is to be inherited has been marked.
-        self._process = subprocess.Popen(
-            [program.path, *arguments], executable=program.execute, env=dict(environment), close_fds=False
-        )
+        try:
+            self._process = subprocess.Popen(
+                command, executable=program.execute, env=dict(environment), close_fds=False
+            )
+        except OSError as error:
+            raise ConfigurationError(
+                f"{program.path}: cannot be executed: {error.strerror}", setting="command"
+            ) from None
         self._ended = ended
         self._over = threading.Event()
         threading.Thread(target=self._wait, name="lockstep-child", daemon=True).start()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import queue
-import signal
 import subprocess
 import sys
 import tempfile
@@ -17,11 +16,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lockstep.formats import Reason
-from lockstep_client.client import persist
-from lockstep_client.connection import Connection, wait_for
+from lockstep_client.connection import Connection
 from lockstep_client.errors import (
     EXIT_DENIED,
     EXIT_REVOKED,
@@ -38,7 +35,9 @@ from lockstep_client.guarding import unseen_lines
 from lockstep_client.holding import Attestation, Revocation
 from lockstep_client.leases import LiveCredential
 from lockstep_client.measure import statement
-from lockstep_client.run.child import FORWARDED, Child
+from lockstep_client.run import signals
+from lockstep_client.run.asking import Answer, Asking
+from lockstep_client.run.child import Child
 from lockstep_client.run.handover import Handover, private_folder
 from lockstep_client.run.links import Links, Seen
 from lockstep_client.run.measured import ChildMeasure
@@ -70,12 +69,13 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something happened: `kind` is wanted, ended, revoked, rotated, lapsed, silent, leave or signal."""
+    """Something happened: `kind` is wanted, answered, ended, revoked, rotated, lapsed, silent, leave or signal."""
 
     kind: str
     number: int = 0
     revocation: Revocation | None = None
     run: int = 0
+    answer: Answer = Answer()
 
 
 class Launcher:
@@ -98,25 +98,25 @@ class Launcher:
     def run(self, *, check: bool = False) -> int:
         """The exit code: the child's own, or 75, 77, 78."""
         plan = resolve(self._options.command, self._environ)
-        before = self._forward_signals()
         try:
-            while True:
-                with tempfile.TemporaryDirectory(
-                    prefix="lockstep-run-", dir=private_folder() or None
-                ) as folder:
-                    code = self._in(Path(folder), plan, check)
-                if code != _AGAIN:
-                    return code
-                self._revoked, self._credential = False, None
+            with signals.Signals(lambda number: self._events.put(Event("signal", number=number))):
+                while True:
+                    with tempfile.TemporaryDirectory(
+                        prefix="lockstep-run-", dir=private_folder() or None
+                    ) as folder:
+                        code = self._in(Path(folder), plan, check)
+                    if code != _AGAIN:
+                        return code
+                    self._revoked, self._credential = False, None
         finally:
-            for number, action in before.items():
-                signal.signal(number, action)
             plan.close()
 
     def _in(self, folder: Path, plan: Plan, check: bool) -> int:
         way = handover(self._options.output, folder)
         links = Links(folder, lambda: self._events.put(Event("wanted")), self._saw, self._lost)
-        measure = ChildMeasure(plan, links, lambda: self._child.pid if self._child is not None else 0)
+        measure = ChildMeasure(
+            plan, links, lambda: self._child.pid if self._child is not None else 0, self._unguarded
+        )
         self._connection = connection = Connection(
             self._settings,
             roles=(self._options.role,),
@@ -125,9 +125,17 @@ class Launcher:
             silent=lambda: self._events.put(Event("silent")),
             leave=lambda code: self._events.put(Event("leave", number=code)),
         )
+        asking = Asking(
+            connection,
+            self._options.role,
+            self._options.wait,
+            lambda: self._measured(measure),
+            lambda answer: self._events.put(Event("answered", answer=answer)),
+        )
         try:
-            return self._steps(connection, plan, way, links, measure, check)
+            return self._steps(connection, plan, way, links, measure, asking, check)
         finally:
+            asking.close()
             if self._child is not None:
                 self._child.end()
             way.take_back()
@@ -141,28 +149,35 @@ class Launcher:
         way: Handover,
         links: Links,
         measure: ChildMeasure,
+        asking: Asking,
         check: bool,
     ) -> int:
         arguments = plan.with_bootstrap(links.path, way.file)
         asks_itself = plan.python is not None and not way.before_start
         try:
-            if not asks_itself:
-                if check:
-                    return self._check(connection, measure)
-                self._obtain(connection, way, links, measure)
-            self._start(plan, arguments, way)
-            if not asks_itself:
-                connection.refresh_soon(LOOK_AGAIN_AFTER)
+            if asks_itself:
+                self._start(plan, arguments, way)
+            else:
+                asking.begin(check=check)
             while True:
                 event = self._events.get()
-                if event.kind == "wanted" and self._credential is None and not self._revoked:
+                if event.kind == "wanted":
+                    if not asking.begun:
+                        asking.begin(check=check)
+                elif event.kind == "answered":
+                    attestation = event.answer.verdict()
                     if check:
-                        return self._check(connection, measure)
-                    self._obtain(connection, way, links, measure)
+                        return self._checked(attestation)
+                    self._granted(attestation, connection, way, links, measure)
+                    if not asks_itself:
+                        self._start(plan, arguments, way)
+                        connection.refresh_soon(LOOK_AGAIN_AFTER)
                 elif event.kind == "ended" and event.run == self._run:
                     return self._ended(event.number, check)
                 elif event.kind == "signal":
-                    self._pass_on(event.number)
+                    code = self._pass_on(event.number)
+                    if code is not None:
+                        return code
                 elif event.kind == "rotated":
                     if self._rotated(way) == _AGAIN:
                         return _AGAIN
@@ -193,12 +208,15 @@ class Launcher:
 
     # --- steps ----------------------------------------------------------------------------------------
 
-    def _obtain(self, connection: Connection, way: Handover, links: Links, measure: ChildMeasure) -> None:
-        role, wait = self._options.role, self._options.wait
-        attestation = persist(lambda: wait_for(connection.attest()), wait)
-        self._measured(measure)
-        persist(lambda: wait_for(connection.credential(role)), wait)
-        self._credential = credential = LiveCredential(connection, role)
+    def _granted(
+        self,
+        attestation: Attestation,
+        connection: Connection,
+        way: Handover,
+        links: Links,
+        measure: ChildMeasure,
+    ) -> None:
+        self._credential = credential = LiveCredential(connection, self._options.role)
         credential.on_rotated(lambda: self._events.put(Event("rotated")))
         self._say_granted(attestation, credential)  # before the program has it, and speaks itself
         self._warn_of_rotation(way, credential)
@@ -219,9 +237,7 @@ class Launcher:
             f"credential for {role} until {credential.expires_at:%H:%M:%S}Z, renewed while approved{observed}"
         )
 
-    def _check(self, connection: Connection, measure: ChildMeasure) -> int:
-        attestation: Attestation = persist(lambda: wait_for(connection.check()), self._options.wait)
-        self._measured(measure)
+    def _checked(self, attestation: Attestation) -> int:
         standing = attestation.roles.get(self._options.role)
         status = standing.status if standing is not None else attestation.status
         decision = (standing.decision if standing is not None else "") or attestation.decision
@@ -252,7 +268,7 @@ class Launcher:
         if check:
             self._say("the program ended before it could be measured")
             return code or 1
-        if self._revoked and self._options.on_revoked.act is not Act.SIGNAL:
+        if self._revoked and self._options.on_revoked.act not in (Act.SIGNAL, Act.NOTHING):
             return EXIT_REVOKED
         return code
 
@@ -323,20 +339,13 @@ class Launcher:
 
     # --- signals ----------------------------------------------------------------------------------------
 
-    def _forward_signals(self) -> dict[int, Any]:
-        # A terminal sends SIGINT to the child as well: it decides, and we end with it.
-        before: dict[int, Any] = {signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None)}
-        for number in FORWARDED:
-            before[number] = signal.signal(number, self._note_signal)
-        return before
-
-    def _note_signal(self, number: int, _frame: object) -> None:
-        # SimpleQueue.put is reentrant: safe in a signal's handler.
-        self._events.put(Event("signal", number=number))
-
-    def _pass_on(self, number: int) -> None:
-        if self._child is not None:
+    def _pass_on(self, number: int) -> int | None:
+        """The exit code where there is no program whose business it is."""
+        if self._child is None:
+            return 128 + number if signals.ends(number) else None
+        if not signals.has_it_already(self._child.pid, number):
             self._child.signal(number)
+        return None
 
     # --- words ------------------------------------------------------------------------------------------
 
@@ -360,6 +369,10 @@ class Launcher:
             f"--output {self._options.output}: its login ends {_span(overlap)} after that"
         )
         self._say("  next: --on-rotated restart, or an output that follows: file, pgservice")
+
+    def _unguarded(self, pid: int) -> None:
+        if not self._options.quiet:
+            self._say(f"process {pid} has no hook: what it loads later is seen when it is measured again")
 
     def _say_next(self, decision: str) -> None:
         if decision:

@@ -19,10 +19,15 @@ class ChildMeasure:
     `last` is the last measurement, `took` how long it took (seconds).
     """
 
-    def __init__(self, plan: Plan, links: Links, pid: Callable[[], int]) -> None:
+    def __init__(
+        self, plan: Plan, links: Links, pid: Callable[[], int], unguarded: Callable[[int], None]
+    ) -> None:
+        """`unguarded` is called once with the pid of every Python process that has no hook."""
         self._plan = plan
         self._links = links
         self._pid = pid
+        self._unguarded = unguarded
+        self._named: set[int] = set()
         self._cache = HashCache()
         self.last: Measurement | None = None
         self.took = 0.0
@@ -33,11 +38,19 @@ class ChildMeasure:
         pid = self._pid()
         found = self._program(pid)
         if pid:
-            found = found.merged(measure_process(pid, self._cache, base, self._links.modules()))
+            said = self._links.modules()
+            self._name_unguarded(said)
+            found = found.merged(measure_process(pid, self._cache, base, said))
         if base is not None:
             found = replace(found, units=found.units | base.units)
         self.last, self.took = found, time.monotonic() - started
         return found
+
+    def _name_unguarded(self, answered: Collection[int]) -> None:
+        for peer in self._links.peers():
+            if peer.pid in answered and not peer.guarded and peer.pid not in self._named:
+                self._named.add(peer.pid)
+                self._unguarded(peer.pid)
 
     def appraised(self) -> Collection[bytes]:
         """Digests of the last measurement: no news to a guard."""
@@ -48,7 +61,7 @@ class ChildMeasure:
         units = {(UnitKind.EXECUTABLE, plan.program.digest)}
         hints = [UnitHint(plan.program.digest, plan.program.path, plan.program.name)]
         if plan.script is not None:
-            units.add((UnitKind.SCRIPT, plan.script.digest))
+            units.add((plan.script_kind, plan.script.digest))
             hints.append(UnitHint(plan.script.digest, plan.script.path, plan.script.name))
         unknown = []
         if plan.unseen and not pid:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lockstep import formats
+from lockstep.formats import UnitKind
 from lockstep_client.errors import ConfigurationError
 from lockstep_client.measure.interpreters import PythonCommand, is_interpreter, python_command
 from lockstep_client.measure.interpreters import resolve as find
 
 BOOTSTRAP = str(Path(__file__).with_name("bootstrap.py").resolve())
+_WIRE = str(Path(formats.__file__).resolve().parent)
+"""Where the child finds what it needs of the wire's own package."""
 _SHEBANG_LIMIT = 4096
 _CHUNK = 1 << 20
 
@@ -40,8 +46,8 @@ class Program:
 class Plan:
     """What is executed: `program` with `arguments` (without its own name).
 
-    `script` is the file that an interpreter reads first, where one does;
-    `python` what a Python is to run, whose modules are measured from inside.
+    `script` is the file that an interpreter reads first, where one does (text, or
+    a Python archive); `python` what a Python is to run, whose modules are measured from inside.
     """
 
     program: Program
@@ -59,10 +65,17 @@ class Plan:
             BOOTSTRAP,
             socket,
             credential,
+            _WIRE,
             found.mode,
             found.target,
             *found.arguments,
         )
+
+    @property
+    def script_kind(self) -> UnitKind:
+        """What `script` counts as."""
+        archive = self.python is not None and self.python.mode == "archive"
+        return UnitKind.PYTHON_ARCHIVE if archive else UnitKind.SCRIPT
 
     @property
     def unseen(self) -> bool:
@@ -77,30 +90,43 @@ class Plan:
 
 
 def resolve(command: Sequence[str], environ: Mapping[str, str]) -> Plan:
-    """Find, open and hash. Raises `ConfigurationError` where there is no such program."""
+    """Find, open and hash. Raises `ConfigurationError` where there is no such program, or it is nobody's to run."""
+    first = find(command[0], environ)
+    _executable(first)
     python = python_command(command, environ)
     if python is not None:
-        script = _open(os.path.abspath(python.target)) if python.mode == "script" else None
+        _executable(python.python)
+        one_file = python.mode in ("script", "archive")
+        script = _open(os.path.abspath(python.target)) if one_file else None
         return Plan(_open(python.python), tuple(command[1:]), script, python)
-    first = _open(find(command[0], environ))
+    return _with_shebang(_open(first), tuple(command[1:]), environ)
+
+
+def _with_shebang(first: Program, arguments: tuple[str, ...], environ: Mapping[str, str]) -> Plan:
     shebang = _shebang(first.fd)
     if shebang is None:
-        return Plan(first, tuple(command[1:]))
+        return Plan(first, arguments)
     interpreter, *options = shebang
     if os.path.basename(interpreter) == "env" and options:
         interpreter, *options = options[0].removeprefix("-S").split()
-    program = _open(find(interpreter, environ))
-    return Plan(program, (*options, first.path, *command[1:]), first)
+    path = find(interpreter, environ)
+    _executable(path)
+    return Plan(_open(path), (*options, first.path, *arguments), first)
+
+
+def _executable(path: str) -> None:
+    if os.path.isfile(path) and not os.access(path, os.X_OK):
+        raise ConfigurationError(f"{path}: {os.strerror(errno.EACCES)}", setting="command")
 
 
 def _open(path: str) -> Program:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        if not os.access(path, os.R_OK) or os.path.isdir(path):
-            os.close(fd)
-            raise ConfigurationError(f"{path}: not a program", setting="command")
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}", setting="command") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise ConfigurationError(f"{path}: not a program", setting="command")
     digest = hashlib.sha256()
     offset = 0
     while chunk := os.pread(fd, _CHUNK, offset):

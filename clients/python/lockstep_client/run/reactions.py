@@ -11,13 +11,24 @@ from lockstep_client.errors import ConfigurationError
 
 
 class Act(enum.StrEnum):
-    """`exit` ends the child; `signal` tells it; `restart` starts it anew; `command` runs something."""
+    """`exit` ends the child; `signal` tells it; `restart` starts it anew; `command` runs something, and where a
+    credential was revoked, ends the child then.
+    """
 
     EXIT = "exit"
-    SIGNAL = "signal"
-    RESTART = "restart"
-    COMMAND = "command"
     NOTHING = "nothing"
+    RESTART = "restart"
+    SIGNAL = "signal"
+    COMMAND = "command"
+
+
+_WAYS = {
+    Act.EXIT: "exit",
+    Act.NOTHING: "nothing",
+    Act.RESTART: "restart",
+    Act.SIGNAL: "signal:NAME",
+    Act.COMMAND: "command:PROGRAM ARGUMENTS",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +40,22 @@ class Reaction:
     command: tuple[str, ...] = ()
 
 
-def reaction(text: str, option: str) -> Reaction:
-    """``exit``, ``nothing``, ``signal:HUP``, ``restart`` or ``command:…``. Raises `ConfigurationError`."""
+def when_revoked(text: str) -> Reaction:
+    """``exit``, ``nothing``, ``restart``, ``signal:HUP`` or ``command:…``. Raises `ConfigurationError`."""
+    return _reaction(text, "--on-revoked", tuple(Act))
+
+
+def when_rotated(text: str) -> Reaction:
+    """The same but for ``exit``: a new secret ends nobody."""
+    return _reaction(text, "--on-rotated", tuple(act for act in Act if act is not Act.EXIT))
+
+
+def _reaction(text: str, option: str, acts: tuple[Act, ...]) -> Reaction:
     word, _, detail = text.partition(":")
     try:
         act = Act(word)
+        if act not in acts:
+            raise ValueError(word)
         if act is Act.SIGNAL:
             return Reaction(act, signal.Signals[f"SIG{detail.upper().removeprefix('SIG')}"])
         if act is Act.COMMAND and shlex.split(detail):
@@ -42,6 +64,5 @@ def reaction(text: str, option: str) -> Reaction:
             return Reaction(act)
     except (ValueError, KeyError):
         pass
-    raise ConfigurationError(
-        f"{option} {text}: exit, nothing, restart, signal:NAME or command:PROGRAM ARGUMENTS", setting=option
-    )
+    ways = ", ".join(_WAYS[act] for act in acts)
+    raise ConfigurationError(f"{option} {text}: one of {ways}", setting=option)

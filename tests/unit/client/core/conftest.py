@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -79,6 +82,44 @@ def _digest(found: frozenset[bytes]) -> bytes:
 @pytest.fixture
 def loaded() -> Loaded:
     return Loaded()
+
+
+Run = Callable[..., subprocess.Popen[str]]
+"""Starts ``lockstep run`` with some arguments, in the test's folder; `env` adds to the environment."""
+
+READ = "import os\nprint(open(os.environ['LOCKSTEP_CREDENTIAL_FILE']).read().strip(), flush=True)\n"
+
+
+@pytest.fixture
+def run(settings: Settings, tmp_path: Path) -> Iterator[Run]:
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, **env: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lockstep_client", "run", *arguments],
+            env={**os.environ, **settings.environment(), **env},
+            cwd=tmp_path,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # no terminal, whoever runs the tests
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:  # its test failed
+            process.terminate()
+            process.communicate(timeout=30)
+
+
+def app(folder: Path, text: str, name: str = "app.py") -> str:
+    """A program's file."""
+    path = folder / name
+    path.write_text(text)
+    return str(path)
 
 
 @pytest.fixture

@@ -40,6 +40,12 @@ def test_attest_hold_and_give_back(broker: FakeBroker, settings: Settings, evide
         _ = db.password
 
 
+def test_one_role_is_a_list_of_one(broker: FakeBroker, settings: Settings, evidence: Evidence) -> None:
+    with pytest.raises(TypeError, match=r"roles=\['db'\]"):
+        lockstep_client.connect(settings=settings, evidence=evidence, roles="db")
+    assert broker.calls == []
+
+
 def test_a_secret_shows_itself_only_when_asked(settings: Settings, evidence: Evidence) -> None:
     with lockstep_client.connect(settings=settings, evidence=evidence) as ls:
         db = ls.credential("db")

@@ -7,9 +7,7 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,36 +18,9 @@ from lockstep_client.cli.run import _Lines
 from lockstep_client.errors import ConfigurationError
 from lockstep_client.run.child import Child
 from lockstep_client.run.program import resolve
-from lockstep_client.run.reactions import Act, reaction
-from lockstep_client.settings import Settings
+from lockstep_client.run.reactions import Act, when_revoked, when_rotated
 from tests.fakes.broker import FakeBroker, denied, unavailable
-from tests.unit.client.core.conftest import becomes
-
-Run = Callable[..., subprocess.Popen[str]]
-
-READ = "import os\nprint(open(os.environ['LOCKSTEP_CREDENTIAL_FILE']).read().strip(), flush=True)\n"
-
-
-@pytest.fixture
-def run(settings: Settings, tmp_path: Path) -> Run:
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "lockstep_client", "run", *arguments],
-            env={**os.environ, **settings.environment()},
-            cwd=tmp_path,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    return start
-
-
-def app(folder: Path, text: str, name: str = "app.py") -> str:
-    path = folder / name
-    path.write_text(text)
-    return str(path)
+from tests.unit.client.core.conftest import READ, Run, app, becomes
 
 
 def units(broker: FakeBroker, number: int = 1) -> dict[int, set[bytes]]:
@@ -391,12 +362,49 @@ def _copy(source: str, target: Path) -> Path:
 
 
 def test_reactions() -> None:
-    assert reaction("signal:hup", "--on-rotated").signal is signal.SIGHUP
-    assert reaction("command:echo 'a b'", "--on-rotated").command == ("echo", "a b")
-    assert reaction("exit", "--on-revoked").act is Act.EXIT
+    assert when_rotated("signal:hup").signal is signal.SIGHUP
+    assert when_rotated("command:echo 'a b'").command == ("echo", "a b")
+    assert when_revoked("exit").act is Act.EXIT
     for wrong in ("signal:NONE", "signal", "command:", "sometimes", "exit:now", ""):
         with pytest.raises(ConfigurationError, match="--on-revoked"):
-            reaction(wrong, "--on-revoked")
+            when_revoked(wrong)
+
+
+@pytest.mark.parametrize("options", [("--on-rotated", "exit"), ("--wait", "-3")], ids=["exit", "negative"])
+def test_options_that_mean_nothing_are_refused(
+    broker: FakeBroker, run: Run, tmp_path: Path, options: tuple[str, str]
+) -> None:
+    process = run("--role", "a-token", *options, "--", sys.executable, app(tmp_path, READ))
+    out, err = process.communicate(timeout=40)
+    assert (process.returncode, out) == (2, ""), err
+    assert options[0] in err
+    assert broker.calls == []
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "said"),
+    [("nothing", 0, "went on\n"), ("command:touch told", 77, "")],
+    ids=["nothing", "command"],
+)
+def test_what_else_may_happen_when_it_is_revoked(
+    broker: FakeBroker, run: Run, tmp_path: Path, how: str, code: int, said: str
+) -> None:
+    text = READ + "import sys\nsys.stdin.readline()\nprint('went on', flush=True)\n"
+    process = run("--role", "a-token", "--on-revoked", how, "--", sys.executable, app(tmp_path, text))
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    broker.wait_until(lambda: broker.watched != [])
+    broker.revoke(revocation_pb2.Selector(attestation_id="A-1"))
+    while "revoked:" not in process.stderr.readline():
+        pass
+    if how == "nothing":
+        out, err = process.communicate("\n", timeout=20)
+    else:
+        process.wait(20)  # its standard input is still open: it did not end by itself
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (code, said), err
+    assert (tmp_path / "told").exists() == (how != "nothing")
 
 
 def test_no_such_program(run: Run) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zipapp
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
@@ -164,6 +165,19 @@ def test_command_lines_are_taken_apart() -> None:
         ("cat", "a.py"),
     ):
         assert command(*words) is None
+
+
+def test_folders_and_archives_are_no_scripts(tmp_path: Path) -> None:
+    python = sys.executable
+    folder, archive, text = tmp_path / "app", tmp_path / "app.pyz", tmp_path / "app.zip"
+    folder.mkdir()
+    (folder / "__main__.py").write_text("print()\n")
+    zipapp.create_archive(folder, archive)
+    text.write_text("print()\n")
+    for path, mode in ((folder, "folder"), (archive, "archive"), (text, "script")):
+        assert command(python, "-I", str(path), "x") == PythonCommand(
+            python, ("-I",), mode, str(path), ("x",)
+        )
 
 
 def test_shebangs_are_followed(tmp_path: Path) -> None:
