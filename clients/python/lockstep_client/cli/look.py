@@ -144,6 +144,9 @@ class _Printer:
         ]
         click.echo("  ".join(plain(part) for part in parts if part))
 
+    def reached(self, position: revocation_pb2.LogPosition) -> None:
+        """Nor of what is not ours."""
+
     def beat(self, asked_at: float | None, grace: float) -> None:
         """Nothing is said of a sign of life."""
 
