@@ -109,6 +109,8 @@ class Cleaning:
                 lease,
                 state=state,
                 ended_at=self._clock.now(),
+                # The receipt says until when it lives, which may be longer than its lease did.
+                expires_at=max(lease.expires_at, confirmed.until),
                 detail=_found(confirmed),
                 next_attempt_at=0.0,
             ),
