@@ -20,13 +20,13 @@ UNKNOWN, OK, FAULTY, UNAVAILABLE = "unknown", "ok", "faulty", "unavailable"
 
 
 class Targets:
-    """Owned by one event loop. A fault is told once, and again when it is another one, or gone."""
+    """Owned by one event loop. A fault is told at the start and after each reload; else when it is new, or gone."""
 
     def __init__(self, live: Live, log: Log) -> None:
         self._live = live
         self._log = log
         self._states: dict[str, str] = {}
-        self._told: dict[str, tuple[str, ...]] = {}
+        self._told: dict[str, frozenset[str]] = {}
         self._wanted = asyncio.Event()
 
     def states(self) -> Mapping[str, str]:
@@ -34,37 +34,47 @@ class Targets:
         return {name: self._states.get(name, UNKNOWN) for name in self._live.generation.cutters}
 
     def look_again(self) -> None:
-        """Cutters may be others now."""
+        """After a reload: cutters may be others now."""
         self._wanted.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop` is set."""
+        """Until `stop` is set, which ends a look that is under way."""
         stopping = asyncio.create_task(stop.wait())
-        try:
-            while not stop.is_set():
-                self._wanted.clear()
-                cutters = dict(self._live.generation.cutters)
-                await asyncio.gather(*(self._look(name, cutter) for name, cutter in cutters.items()))
-                waking = asyncio.create_task(self._wanted.wait())
-                await asyncio.wait({stopping, waking}, timeout=EVERY, return_when=asyncio.FIRST_COMPLETED)
-                waking.cancel()
-        finally:
-            stopping.cancel()
+        afresh = True
+        while not stop.is_set():
+            self._wanted.clear()
+            looking = asyncio.create_task(self._look(afresh=afresh), name="look at targets")
+            await asyncio.wait({stopping, looking}, return_when=asyncio.FIRST_COMPLETED)
+            if not looking.done():
+                looking.cancel()
+                await asyncio.wait({looking})
+                break
+            looking.result()
+            waking = asyncio.create_task(self._wanted.wait())
+            await asyncio.wait({stopping, waking}, timeout=EVERY, return_when=asyncio.FIRST_COMPLETED)
+            waking.cancel()
+            afresh = self._wanted.is_set()
+        stopping.cancel()
 
-    async def _look(self, name: str, cutter: TargetCutter) -> None:
+    async def _look(self, *, afresh: bool) -> None:
+        cutters = dict(self._live.generation.cutters)
+        for known in (self._states, self._told):
+            for name in known.keys() - cutters.keys():
+                known.pop(name)
+        await asyncio.gather(*(self._ask(name, cutter, afresh) for name, cutter in cutters.items()))
+
+    async def _ask(self, name: str, cutter: TargetCutter, afresh: bool) -> None:
         try:
-            found = [(fault.what, fault.mend) for fault in await cutter.faults()]
+            found = {fault.what: fault.mend for fault in await cutter.faults()}
             state = FAULTY if found else OK
         except LockstepError as error:
-            found, state = [(error.message, "")], UNAVAILABLE
+            found, state = {error.message: ""}, UNAVAILABLE
         if self._live.generation.cutters.get(name) is not cutter:
-            return  # a reload has replaced it
-        self._states[name] = state
-        now = tuple(what for what, _ in found)
-        before = self._told.get(name, ())
-        self._told[name] = now
-        for what, mend in found:
-            if what not in before:
+            return  # a reload has replaced it, and is looked at next
+        before = self._told.get(name, frozenset())
+        self._states[name], self._told[name] = state, frozenset(found)
+        for what, mend in found.items():
+            if afresh or what not in before:
                 self._log.warning("a cutter could not do its work", cutter=name, problem=what, mend=mend)
-        if before and not now:
+        if before and not found:
             self._log.info("a cutter is in order again", cutter=name)

@@ -72,6 +72,10 @@ def test_what_is_wrong_is_said_at_the_start_and_after_a_reload(
         told = broker.heard("a cutter could not do its work", since=mark)
         assert (told["cutter"], told["problem"]) == ("orders", "cutter: the database cannot be reached")
         shown(broker, "orders", "unavailable")
+        # Whoever reloads wants to hear how it is now.
+        mark = len(broker.lines)
+        assert broker.reload()
+        assert broker.heard("a cutter could not do its work", since=mark)["cutter"] == "orders"
         assert ground.cutter.password not in broker.log
 
         roles.write_text(CUTTER.format(name="ledger", cutter=lacking))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import jwt
 import pytest
@@ -43,6 +43,20 @@ manifests = ["app"]
 backend = {{ use = "gate", role = "payments" }}
 ttl = "1m"
 after_revocation = "retry"
+[roles.other-gate]
+mode = "enforce"
+identity = {{ from = "dev", subject = "gate-*" }}
+manifests = ["app"]
+backend = {{ use = "gate", role = "payments" }}
+ttl = "1m"
+after_revocation = "retry"
+[roles.observed-gate]
+mode = "observe"
+identity = {{ from = "dev", subject = "gate-*" }}
+manifests = ["app"]
+backend = {{ use = "gate", role = "payments" }}
+ttl = "1m"
+after_revocation = "retry"
 """
 
 
@@ -52,10 +66,25 @@ class Place:
 
     broker: Broker
     ground: Ground
+    bound: dict[str, Any] = field(default_factory=dict)
+    """What the team's role asks of a token: everything that Lockstep says of an instance."""
 
-    def login(self, token: str) -> Bao:
+    def bind(self, role: str, **changes: Any) -> None:
+        """A role of the team's JWT login; `changes` ask for other claims."""
+        self.ground.root.write(
+            f"auth/gate/role/{role}",
+            role_type="jwt",
+            user_claim="sub",
+            bound_audiences=[AUDIENCE],
+            bound_claims={**self.bound, **changes},
+            token_policies=["theirs"],
+            token_no_default_policy=True,
+            token_ttl="5m",
+        )
+
+    def login(self, token: str, role: str = "payments") -> Bao:
         """The API as a workload sees it that logged in with a token. Raises `tests.support.openbao.Refused`."""
-        answer = self.ground.root.as_token("").write("auth/gate/login", role="payments", jwt=token)
+        answer = self.ground.root.as_token("").write("auth/gate/login", role=role, jwt=token)
         return self.ground.root.as_token(answer["auth"]["client_token"])
 
     def believe(self) -> None:
@@ -95,16 +124,13 @@ def place(openbao_server: OpenBao, tmp_path_factory: pytest.TempPathFactory) -> 
         ground.root.write(
             "sys/policies/acl/theirs", policy='path "kv/data/theirs" { capabilities = ["read"] }'
         )
-        ground.root.write(
-            "auth/gate/role/payments",
-            role_type="jwt",
-            user_claim="sub",
-            bound_audiences=[AUDIENCE],
-            bound_claims={"lockstep_manifests": [manifest.manifest.digest.hex()], "lockstep_mode": "enforce"},
-            token_policies=["theirs"],
-            token_no_default_policy=True,
-            token_ttl="5m",
-        )
+        found.bound = {
+            "lockstep_role": "gate",
+            "lockstep_mode": "enforce",
+            "lockstep_assurance": ["self", "witnessed"],
+            "lockstep_manifests": [manifest.manifest.digest.hex()],
+        }
+        found.bind("payments")
         yield found
 
 
@@ -144,6 +170,36 @@ def test_a_gate_token_opens_what_the_teams_policy_gives_and_revoked_nothing(plac
         place.login(issued.credential.token)
     assert others.read("kv/data/theirs")["data"] == {"key": "of the team"}
     assert place.login(spared.issue("gate").credential.token).read("kv/data/theirs")
+
+
+@pytest.mark.parametrize("role", ["other-gate", "observed-gate"])
+def test_a_token_of_another_role_or_mode_is_not_even_made(place: Place, wire: Wire, role: str) -> None:
+    """The broker logs in first, with the same claims: what the team's role refuses, it does not hand out."""
+    with pytest.raises(Refused) as refused:
+        attested(place, wire, "gate-e").issue(role)
+    assert refused.value.reason == "not_entitled"
+
+
+@pytest.mark.parametrize(
+    ("claim", "other"),
+    [
+        ("lockstep_role", "gate-of-others"),
+        ("lockstep_mode", "observe"),
+        ("lockstep_assurance", ["witnessed", "kernel"]),
+        ("lockstep_manifests", ["00" * 32]),
+    ],
+)
+def test_every_claim_that_is_bound_counts(place: Place, wire: Wire, claim: str, other: Any) -> None:
+    """Each alone is asked for otherwise: the same token opens the one role and not the other."""
+    from tests.support.openbao import Refused as AtVault
+
+    place.bind("stricter", **{claim: other})
+    token = attested(place, wire, "gate-f").issue("gate").credential.token
+    assert place.login(token).read("kv/data/theirs")
+    with pytest.raises(AtVault) as refused:
+        place.login(token, "stricter")
+    assert refused.value.status == 400
+    assert f'claim "{claim}" does not match' in str(refused.value)
 
 
 def test_a_gate_token_is_no_credential_anywhere_else(place: Place, wire: Wire) -> None:

@@ -23,6 +23,7 @@ class FakeCutter:
         self._held: dict[str, asyncio.Event] = {}
         self._stubborn: dict[str, int] = {}
         self._known: dict[str, int] = {}
+        self._called = asyncio.Event()
 
     # --- the weather --------------------------------------------------------------------------------
 
@@ -39,8 +40,16 @@ class FakeCutter:
         """The next cuts leave a session, as one that was logging in meanwhile."""
         self._stubborn[attestation_id] = times
 
+    async def heard(self, call: str, times: int = 1) -> None:
+        """Wait until so many calls have come."""
+        async with asyncio.timeout(5):
+            while sum(name == call for name, _ in self.calls) < times:
+                self._called.clear()
+                await self._called.wait()
+
     async def _weather(self, call: str, attestation_id: str) -> None:
         self.calls.append((call, attestation_id))
+        self._called.set()
         if call in self._held:
             await self._held[call].wait()
         if self._failures.get(call):

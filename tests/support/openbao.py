@@ -180,8 +180,7 @@ class OpenBao:
         mark = self.mark()
         self._process = process = subprocess.Popen(
             [server_binary(), "server", "-config", str(config), "-log-level", "info"],
-            # Of our environment nothing: proxies, tokens and addresses in it are not the test's.
-            env={"PATH": os.environ.get("PATH", ""), "HOME": str(self.folder)},
+            env=self._environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -271,6 +270,10 @@ class OpenBao:
         with self._news:
             self._ended = True
             self._news.notify_all()
+
+    def _environment(self) -> dict[str, str]:
+        # Of ours nothing: proxies, tokens and addresses in it are not the test's.
+        return {"PATH": os.environ.get("PATH", ""), "HOME": str(self.folder)}
 
     def _config(self) -> dict[str, Any]:
         storage: dict[str, Any] = {"inmem": {}}

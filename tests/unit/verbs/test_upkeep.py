@@ -480,12 +480,19 @@ class TestReceipt:
         assert left["lease"] == answer.lease.id
         assert left["until"] == "2027-01-15T08:02:00.000000Z"
 
-    async def test_what_lives_until_it_expires_is_said_to(self) -> None:
+    @pytest.mark.parametrize(
+        ("longer", "until"),
+        [(0.0, "2027-01-15T08:02:00.000000Z"), (600.0, "2027-01-15T08:12:00.000000Z")],
+        ids=["as long as its lease", "longer than its lease"],
+    )
+    async def test_what_lives_until_it_expires_is_said_to(self, longer: float, until: str) -> None:
         house = await House.open(role("cloud", backend="cloud", revocability=Revocability.UNTIL_EXPIRY))
 
         class Cloud(MeddlingBackend):
             async def confirm(self, lease: Lease, now: float) -> Confirmed:
-                return Confirmed(Confirmation.UNTIL_EXPIRY, "it cannot be taken back", lease.expires_at)
+                return Confirmed(
+                    Confirmation.UNTIL_EXPIRY, "it cannot be taken back", lease.expires_at + longer
+                )
 
         house.backends["cloud"] = Cloud(Revocability.UNTIL_EXPIRY)
         workload = await house.attested()
@@ -497,7 +504,7 @@ class TestReceipt:
             {
                 "lease": answer.lease.id,
                 "what": "until_expiry: it cannot be taken back",
-                "until": "2027-01-15T08:02:00.000000Z",
+                "until": until,
             }
         ]
 

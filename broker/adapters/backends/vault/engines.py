@@ -28,13 +28,14 @@ class Method(enum.StrEnum):
 @dataclass(frozen=True, slots=True)
 class Engine:
     """One kind of engine. `strongest` is what a role may declare at most; `lives` puts the lease's seconds into
-    the request as ``ttl``."""
+    the request as ``ttl``, `shortest` of them at least: what it asks makes nothing shorter, and refuses."""
 
     name: str
     method: Method
     revocability: Revocability
     strongest: Revocability
     lives: bool = False
+    shortest: int = 0
 
     @property
     def kind(self) -> str:
@@ -49,8 +50,9 @@ def _engine(
     strongest: Revocability | None = None,
     *,
     lives: bool = False,
+    shortest: int = 0,
 ) -> Engine:
-    return Engine(name, method, revocability, strongest or revocability, lives)
+    return Engine(name, method, revocability, strongest or revocability, lives, shortest)
 
 
 _AT_TARGET, _UNTIL, _NEVER = Revocability.AT_TARGET, Revocability.UNTIL_EXPIRY, Revocability.NEVER
@@ -64,7 +66,7 @@ ENGINES: Final[Mapping[str, Engine]] = {
         _engine("ssh", Method.WRITE, _UNTIL, lives=True),
         # Accounts that they make can be dropped; tokens that they fetch of one that was there cannot: the role says
         # which it is.
-        _engine("kubernetes", Method.WRITE, _UNTIL, _AT_TARGET, lives=True),
+        _engine("kubernetes", Method.WRITE, _UNTIL, _AT_TARGET, lives=True, shortest=600),
         _engine("aws", Method.READ, _UNTIL, _AT_TARGET),
         _engine("azure", Method.READ, _UNTIL, _AT_TARGET),
         _engine("gcp", Method.READ, _UNTIL, _AT_TARGET),
@@ -158,7 +160,7 @@ def _of_path(engine: Engine, below: list[str]) -> Engine:
         # Rotated by the engine's own clock, and the same for everybody.
         return Engine(f"{engine.name} static", Method.READ, _NEVER, _NEVER)
     if engine.name == "aws" and below[0] == "sts":
-        return Engine("aws sts", Method.WRITE, _UNTIL, _UNTIL, lives=True)
+        return _engine("aws sts", Method.WRITE, _UNTIL, lives=True, shortest=900)
     return engine
 
 

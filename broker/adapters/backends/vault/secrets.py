@@ -25,7 +25,11 @@ def request(found: Plan, grant: Grant, held: Held, now: float) -> Call:
         return Call("GET", found.path, token=held.token, lane=Lane.GIVE)
     body = dict(found.data)
     if found.engine.lives:
-        body["ttl"] = f"{max(math.floor(min(grant.lease.expires_at, held.until) - now), 1)}s"
+        # What nobody takes back does not end with its account either.
+        ends = grant.lease.expires_at
+        hangs = found.revocability is not Revocability.UNTIL_EXPIRY
+        left = math.floor((min(ends, held.until) if hangs else ends) - now)
+        body["ttl"] = f"{max(left, found.engine.shortest, 1)}s"
     return Call("POST", found.path, body, held.token, Lane.GIVE)
 
 
@@ -45,6 +49,7 @@ def issued(found: Plan, grant: Grant, held: Held, answer: Answer, asked: float) 
     lease_id, duration = body.get("lease_id"), body.get("lease_duration")
     lease_id = lease_id if isinstance(lease_id, str) else ""
     lives = asked + duration if isinstance(duration, int) and duration > 0 else 0.0
+    most = min(lease.expires_at, held.until)
     match found.revocability:
         case Revocability.AT_TARGET:
             if not lease_id:
@@ -53,6 +58,7 @@ def issued(found: Plan, grant: Grant, held: Held, answer: Answer, asked: float) 
         case Revocability.NEVER:
             handle, ends = Handle(until=FOREVER), lease.expires_at
         case _:
+            most = lease.expires_at
             ends = _expiration(secret) or lives or lease.expires_at
             serial = secret.get("serial_number")
             has_serial = found.engine.name == "pki" and isinstance(serial, str)
@@ -65,7 +71,7 @@ def issued(found: Plan, grant: Grant, held: Held, answer: Answer, asked: float) 
     return Issued(
         Credential(fields=fields),
         handle.text(lease.id),
-        min(ends, lease.expires_at, held.until),
+        min(ends, most),
         parameters={**grant.parameters.get("target", {}), **facts},
     )
 

@@ -54,6 +54,15 @@ def test_an_engine_is_known_by_its_mount_or_by_name(
     assert swept_path(parameters, {"team/db": "database"}) == (path if revocability is AT_TARGET else "")
 
 
+@pytest.mark.parametrize(
+    ("path", "seconds"),
+    [("kubernetes/creds/pay", 600), ("aws/sts/pay", 900), ("aws/creds/pay", 0), ("pki/issue/pay", 0)],
+)
+def test_nothing_shorter_is_asked_for_than_is_made(path: str, seconds: int) -> None:
+    """TokenRequest of Kubernetes, AssumeRole of AWS STS."""
+    assert plan({"path": path}, {}).engine.shortest == seconds
+
+
 def test_the_longest_mount_counts() -> None:
     mounts = {"team": "kv", "team/pki": "pki"}
     assert plan({"path": "team/pki/issue/x"}, mounts).mount == "team/pki"
