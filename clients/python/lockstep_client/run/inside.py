@@ -109,11 +109,13 @@ class Link:
             return
         try:
             from lockstep_client.guard import Approved, Guard
-        except ImportError:
+
+            approved = Approved()
+            guard = Guard(self._tell, approved, missed=self._missed)
+        except (ImportError, TypeError):  # the child has no SDK, or one of another version
             return
-        self._approved = Approved()
-        self._guard = Guard(self._tell, self._approved, missed=self._missed)
-        self._guard.install()
+        self._approved, self._guard = approved, guard
+        guard.install()
 
     def _tell(self, seen: Any) -> None:
         item = {
