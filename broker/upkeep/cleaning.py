@@ -126,8 +126,6 @@ class Cleaning:
                 # What nobody can take back says until when it lives, whatever the lease was to be.
                 expires_at=max(lease.expires_at, confirmed.until),
                 ended_at=self._clock.now(),
-                # The receipt says until when it lives, which may be longer than its lease did.
-                expires_at=max(lease.expires_at, confirmed.until),
                 detail=_found(confirmed),
                 next_attempt_at=0.0,
             ),

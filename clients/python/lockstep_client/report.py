@@ -25,6 +25,8 @@ HEARTBEAT_EVERY = 5.0
 """Seconds between heartbeats on an idle stream."""
 MOST_WAITING = 1024
 """Reports that may wait for their acknowledgement; beyond it they are counted as lost, which is said."""
+_MOST_LOST = 2**32
+"""More than anybody counts, and a number that the wire can say."""
 _Reply = detection_pb2.ReportResponse
 
 
@@ -72,7 +74,7 @@ class Reporter:
     def lose(self, count: int) -> None:
         """Say that so many observations never came here."""
         with self._lock:
-            self._lost += count
+            self._lost = min(self._lost + max(0, count), _MOST_LOST)
         self._arrived.set()
 
     def flush(self, timeout: float) -> bool:

@@ -111,11 +111,12 @@ class Link:
             return
         try:
             guard = self._ours.module("lockstep_client.guard")
-            self._approved = guard.Approved()
-            self._guard = guard.Guard(self._tell, self._approved, missed=self._missed)
-            self._guard.install()
+            approved = guard.Approved()
+            made = guard.Guard(self._tell, approved, missed=self._missed)
+            made.install()
         except Exception:  # noqa: BLE001 - a door: whatever an older interpreter lacks; the launcher says so
-            self._guard = None
+            return
+        self._approved, self._guard = approved, made
 
     def _tell(self, seen: Any) -> None:
         item = {

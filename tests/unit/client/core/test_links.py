@@ -162,3 +162,22 @@ def test_a_receiver_that_fails_ends_nothing(tmp_path: Path) -> None:
     assert lost == [1, 4]
     process.communicate(timeout=10)
     links.close()
+
+
+OLDER = """
+import sys, types
+from lockstep_client.run.inside import Link
+
+older = types.ModuleType("lockstep_client.guard")
+older.Approved = set
+older.Guard = lambda report, approved: None
+sys.modules["lockstep_client.guard"] = older
+link = Link("/nowhere", "", older)
+link._watch()
+print(link._guard, link._approved)
+"""
+
+
+def test_a_child_that_has_another_version_of_the_sdk_is_heard_without_a_guard() -> None:
+    result = subprocess.run([sys.executable, "-c", OLDER], capture_output=True, text=True, timeout=20)
+    assert (result.stdout, result.stderr) == ("None None\n", "")

@@ -192,3 +192,6 @@ def test_losses_are_owned_up_to_once_somebody_listens_and_each_of_them_once(
         broker.wait_until(lambda: broker.lost == 3)
         keeper.lose(2)
         broker.wait_until(lambda: broker.lost == 5)
+        keeper.lose(10**30)  # a child of `lockstep run` may say any number
+        ls.report(seen(1))
+        broker.wait_until(lambda: numbers(broker) == [1] and broker.lost > 5)
