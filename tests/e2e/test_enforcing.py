@@ -14,6 +14,7 @@ from broker.crypto.dsse import DsseVerifier
 from broker.crypto.keyfiles import load_private_key
 from lockstep.formats import RECEIPT_PAYLOAD_TYPE
 from tests.support.brokers import Broker, dev_broker
+from tests.support.doors import detection, post_form, report
 from tests.support.wire import Refused, Wire, Workload, envelope, publish
 
 HERE = Path(__file__).parent
@@ -125,6 +126,31 @@ class TestRollout:
             roles.write_text(roles.read_text().replace('mode = "enforce"', 'mode = "observe"'))
             assert own.reload()
             Workload(wire, own.token("seen-two")).attest("app", "unapproved", roles=["seen"])
+
+    @pytest.mark.parametrize("how", ["taken out", "other manifests"])
+    def test_a_credential_of_a_role_that_is_gone_can_still_be_revoked(
+        self, own: Broker, tmp_path: Path, how: str
+    ) -> None:
+        roles = tmp_path / "roles.toml"
+        asking = own.token("dev-resource-server")
+        with Wire(own.address, own.ca) as wire:
+            workload = Workload(wire, own.token("app-gone"))
+            workload.attest("app", roles=["app"])
+            token = workload.issue("app").credential.token
+            before, _, rest = roles.read_text().partition("[roles.app]\n")
+            role, _, after = rest.partition("\n[roles.")
+            role = role.replace('manifests = ["app"]', 'manifests = ["worker"]')
+            kept = f"[roles.app]\n{role}\n" if how == "other manifests" else ""
+            roles.write_text(f"{before}{kept}[roles.{after}")
+            assert own.reload()
+            assert post_form(own, "/v1/introspect", asking, token=token).body["active"] is True
+
+            subject = {"attestation_id": workload.attestation_id}
+            answer = report(own, detection(subject=subject, object={"sha256": "ab" * 32}))
+
+            [ended] = answer.body["reports"]
+            assert (answer.status, ended["state"]) == (202, "applied")
+            assert post_form(own, "/v1/introspect", asking, token=token).body == {"active": False}
 
     def test_a_configuration_with_faults_changes_nothing(self, own: Broker, tmp_path: Path) -> None:
         roles = tmp_path / "roles.toml"
