@@ -615,6 +615,10 @@ class RevocationFeed(Protocol):
         """Per audience: (watchers, those of them that acknowledged `seq` or later). A verifier that has gone without
         that counts until it has failed closed."""
 
+    def told_at(self, seq: int) -> float | None:
+        """When (seconds, UTC) the last of those who watch acknowledged `seq`; None where one has not, or nobody
+        watches."""
+
     @property
     def knows_verifiers(self) -> bool:
         """False for some seconds after the start: those that watched the process before may not be back yet."""

@@ -101,7 +101,8 @@ class Settling:
         if unsure and now < revocation.at + self._limits.settle:
             # This process has just begun: a verifier of the one before may still take what it was not told of.
             return False
-        done = _with_outcome(revocation, outcome, told, now, whole=whole)
+        told_at = self._feed.told_at(revocation.last_seq)
+        done = _with_outcome(revocation, outcome, told, now, whole=whole, told_at=told_at)
         settled = replace(done, state=RevocationState.SETTLED)
         sealed = replace(settled, receipt=self._receipts.seal(receipt_payload(settled)))
 
@@ -174,7 +175,13 @@ def _behind(told: Told) -> bool:
 
 
 def _with_outcome(
-    revocation: Revocation, outcome: Outcome, told: Told, now: float, *, whole: bool
+    revocation: Revocation,
+    outcome: Outcome,
+    told: Told,
+    now: float,
+    *,
+    whole: bool,
+    told_at: float | None,
 ) -> Revocation:
     ended = sorted(
         (lease for lease in outcome.leases if lease.ended_at >= revocation.at),
@@ -188,8 +195,10 @@ def _with_outcome(
     steps = [*revocation.steps, *done[:MAX_STEPS]]
     if len(done) > MAX_STEPS:
         steps.append(Step("cleaned", done[-1].at, f"and {len(done) - MAX_STEPS} more steps"))
-    # In the order of their times: who has acknowledged is counted when all is clean.
-    steps.append(Step("told", now, _told(told)))
+    # Who has acknowledged is counted when all is clean; where that is everybody, it is known since when.
+    heard = now if told_at is None else max(revocation.at, told_at)
+    steps.append(Step("told", heard, _told(told)))
+    steps.sort(key=lambda step: step.at)
     steps.append(Step("confirmed", now, f"{len(ended)} leases ended"))
     unconfirmed = (
         *(item for lease in ended if (item := _unconfirmed(lease, told, whole)) is not None),

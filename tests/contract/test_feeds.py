@@ -242,6 +242,30 @@ async def test_told_counts_by_audience(state: StateStore, feed: LocalFeed) -> No
     assert feed.told(3) == {"db": (1, 0), "api": (1, 0)}
 
 
+async def test_told_at_is_when_the_last_of_them_said_so(
+    state: StateStore, feed: LocalFeed, clock: FakeClock
+) -> None:
+    assert feed.told_at(1) is None  # nobody watches
+    a, b = feed.subscribe("db"), feed.subscribe("api")
+    await announced(state, feed, [ban(1), ban(2)])
+    clock.advance(1)
+    a.acknowledge(1)
+    first = clock.now()
+    assert feed.told_at(1) is None
+    clock.advance(1)
+    b.acknowledge(2)
+    second = clock.now()
+    assert first < second
+    assert feed.told_at(1) == second
+    clock.advance(5)
+    a.acknowledge(2)
+    # What came later does not move what was said before.
+    assert feed.told_at(1) == second
+    assert feed.told_at(2) == clock.now()
+    b.close()
+    assert feed.told_at(1) == first
+
+
 async def test_a_verifier_that_has_gone_counts_until_it_has_failed_closed(
     state: StateStore, clock: FakeClock
 ) -> None:

@@ -136,6 +136,16 @@ class LocalFeed:
                 found[gone.audience] = (watching + 1, acknowledged)
         return found
 
+    def told_at(self, seq: int) -> float | None:
+        """When (seconds, UTC) the last of those who watch acknowledged `seq`; None where one has not, or nobody
+        watches."""
+        self._drop_deaf()
+        if any(gone.acknowledged < seq for gone in self._departed):
+            return None
+        heard = [item.heard_at(seq) for item in self._subscriptions]
+        known = [at for at in heard if at is not None]
+        return max(known) if known and len(known) == len(heard) else None
+
     @property
     def knows_verifiers(self) -> bool:
         """True once those of an earlier process are back, or have failed closed."""
@@ -156,13 +166,13 @@ class LocalFeed:
 
     # --- from the subscriptions -------------------------------------------------------------------
 
-    def acknowledged(self, subscription: LocalSubscription, seq: int) -> int:
-        """A watcher says that it has applied `seq`: as far as that can be true."""
+    def acknowledged(self, subscription: LocalSubscription, seq: int) -> tuple[int, float]:
+        """A watcher says that it has applied `seq`: as far as that can be true, and when (seconds, UTC)."""
         possible = min(seq, self._denials.seq)
         for waiter in self._waiters:
             if possible >= waiter.seq:
                 waiter.heard(subscription)
-        return possible
+        return possible, self._clock.now()
 
     def left(self, subscription: LocalSubscription) -> None:
         """A watcher has gone; a verifier accepts until it misses the answer to its next ping."""

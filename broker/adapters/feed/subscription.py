@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Protocol
+from typing import Final, Protocol
 
 from broker.errors import LimitExceeded, Misuse
 from broker.model.revocation import LogEntry
+
+_HEARD: Final = 32
+"""Acknowledgements that are remembered of one watcher: as many revocations as may wait for one receipt."""
 
 
 class Source(Protocol):
     """What a subscription tells its feed."""
 
-    def acknowledged(self, subscription: LocalSubscription, seq: int) -> int:
-        """The watcher has applied `seq`; how much of that can be true."""
+    def acknowledged(self, subscription: LocalSubscription, seq: int) -> tuple[int, float]:
+        """The watcher has applied `seq`; how much of that can be true, and when it was said (seconds, UTC)."""
 
     def left(self, subscription: LocalSubscription) -> None:
         """The watcher has gone."""
@@ -27,6 +30,8 @@ class LocalSubscription:
         self.audience = audience
         self.verifier = verifier
         self.acknowledged = 0
+        # What was acknowledged when, seconds, UTC: the latest, in order.
+        self._heard: deque[tuple[int, float]] = deque(maxlen=_HEARD)
         self._source = source
         self._bound = bound
         self._queue: deque[LogEntry] = deque()
@@ -58,7 +63,14 @@ class LocalSubscription:
     def acknowledge(self, seq: int) -> None:
         """The watcher has applied everything up to `seq`. Never goes back, nor beyond what there is."""
         if not self._closed and seq > self.acknowledged:
-            self.acknowledged = max(self.acknowledged, self._source.acknowledged(self, seq))
+            possible, at = self._source.acknowledged(self, seq)
+            if possible > self.acknowledged:
+                self.acknowledged = possible
+                self._heard.append((possible, at))
+
+    def heard_at(self, seq: int) -> float | None:
+        """When (seconds, UTC) it acknowledged `seq`, or at the latest by then; None where it has not."""
+        return next((at for heard, at in self._heard if heard >= seq), None)
 
     def close(self) -> None:
         """Nothing more is queued; a waiting `next` returns."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from datetime import datetime
 from itertools import pairwise
 
 import pytest
@@ -383,6 +384,23 @@ class TestReceipt:
         assert receipt["unconfirmed"] == []
         told = next(step for step in receipt["steps"] if step["name"] == "told")
         assert told["detail"] == "acknowledged by https://api.example: 1 of 1"
+
+    async def test_it_says_when_watchers_were_told_and_not_when_it_was_signed(self) -> None:
+        house = await House.open()
+        workload = await house.attested()
+        await workload.issue("api")
+        watching = house.feed.subscribe("https://api.example")
+        made = await house.revoke(SelectorKind.ATTESTATION, workload.id)
+        house.clock.advance(0.25)
+        watching.acknowledge(house.feed.denials.seq)
+        heard = house.clock.now()
+        # Whatever is slow to be taken back, they knew by then.
+        await house.tick(300)
+        receipt = json.loads(await house.receipt(made.revocation_id))
+        steps = {step["name"]: datetime.fromisoformat(step["at"]).timestamp() for step in receipt["steps"]}
+        assert steps["told"] == pytest.approx(heard)
+        assert steps["confirmed"] == pytest.approx(house.clock.now())
+        assert [step["at"] for step in receipt["steps"]] == sorted(step["at"] for step in receipt["steps"])
 
     async def test_after_some_seconds_it_says_who_did_not(self) -> None:
         house = await House.open()
