@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.actors import Actor, acting, until
 from tests.support.brokers import Broker
+from tests.support.wire import Wire, Workload
 
 PROGRAMS = Path(__file__).parent / "programs"
 FACES = ("worker.py", "aio_worker.py")
@@ -63,10 +64,13 @@ def renewed(worker: Actor, token: str) -> None:
     until(another, "the token is renewed", pause=0.1)
 
 
-def detections(broker: Broker, attestation: str) -> list[dict[str, Any]]:
-    """Decisions of the audit log about reports on an instance."""
-    text = (broker.folder / "state" / "audit.jsonl").read_text()
-    found = [json.loads(line).get("decision", {}) for line in text.splitlines()]
+def detections(broker: Broker, wire: Wire, attestation: str) -> list[dict[str, Any]]:
+    """Decisions of the audit log about reports on an instance: all that were made before this was asked."""
+    audit = broker.folder / "state" / "audit.jsonl"
+    # Lines are written in order, a moment later: once a newer one is there, nothing is missing.
+    last = Workload(wire, broker.token("app-marks-a-moment")).attest("app", roles=["app"]).decision_id
+    until(lambda: last in audit.read_text(), "the audit log has come so far")
+    found = [json.loads(line).get("decision", {}) for line in audit.read_text().splitlines()]
     return [
         item
         for item in found
@@ -74,7 +78,7 @@ def detections(broker: Broker, attestation: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_what_a_refusal_led_to_runs_renews_and_ends_unreported(approving: Broker) -> None:
+def test_what_a_refusal_led_to_runs_renews_and_ends_unreported(approving: Broker, wire: Wire) -> None:
     with workers(approving) as running:
         ready = [let_in(worker) for worker in running]
         for worker in running:
@@ -88,10 +92,12 @@ def test_what_a_refusal_led_to_runs_renews_and_ends_unreported(approving: Broker
             worker.tell("quit")
             assert worker.wait() == 0
     for found in ready:
-        assert detections(approving, found["attestation"]) == []
+        assert detections(approving, wire, found["attestation"]) == []
 
 
-def test_a_guard_that_enforces_lets_the_sdk_work_and_stops_what_comes_later(approving: Broker) -> None:
+def test_a_guard_that_enforces_lets_the_sdk_work_and_stops_what_comes_later(
+    approving: Broker, wire: Wire
+) -> None:
     with workers(approving, LOCKSTEP_GUARD="enforce") as running:
         ready = [let_in(worker) for worker in running]
         for worker, found in zip(running, ready, strict=True):
@@ -100,4 +106,4 @@ def test_a_guard_that_enforces_lets_the_sdk_work_and_stops_what_comes_later(appr
             assert worker.ask("exec") == {"event": "answer", "stopped": "unit_not_approved"}
             # The role enforces: that the broker was told shows in what it did.
             assert worker.hear("revoked")["decision"]
-            assert [item["attestation"] for item in detections(approving, found["attestation"])]
+            assert detections(approving, wire, found["attestation"])
