@@ -45,7 +45,7 @@ client_tls_cert_file = {certificate}
 server_tls_sslmode = verify-full
 server_tls_ca_file = {ca}
 server_login_retry = 0.1
-query_wait_timeout = 1
+query_wait_timeout = 3
 default_pool_size = 50
 """
 

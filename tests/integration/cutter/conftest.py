@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from broker.adapters.cutters.postgres import PostgresCutter
 from broker.adapters.entropy import SystemEntropy
 from tests.support.postgres import Postgres
-from tests.support.postgres_ground import PostgresGround, cutter_options
+from tests.support.postgres_ground import PostgresGround, cutter_options, lay_out
 from tests.support.programs import postgres_versions
 
 HERE = Path(__file__).parent
@@ -28,6 +28,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def postgres_server(request: pytest.FixtureRequest, postgres_servers: Callable[[int], Postgres]) -> Postgres:
     """One of each version."""
     return postgres_servers(request.param)
+
+
+@pytest.fixture(scope="module")
+def postgres_ground(postgres_server: Postgres) -> Iterator[PostgresGround]:
+    """One database for the tests of a file: each brings attestations of its own, and leaves what it found."""
+    database = postgres_server.create_database()
+    yield lay_out(postgres_server, database)
+    postgres_server.drop_database(database.database)
 
 
 @pytest.fixture

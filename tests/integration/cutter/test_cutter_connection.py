@@ -20,7 +20,7 @@ from tests.support.relay import Relay
 if TYPE_CHECKING:
     import psycopg
 
-    from tests.support.postgres import Postgres
+    from tests.support.postgres import Login, Postgres
 
 HELD = """
 CREATE OR REPLACE FUNCTION lockstep.logins_of(prefix text) RETURNS text LANGUAGE plpgsql AS $$
@@ -37,6 +37,12 @@ $$
 def postgres_server(postgres_servers: Callable[[int], Postgres]) -> Postgres:
     """One version: what the client does is the same at each."""
     return postgres_servers(POSTGRES)
+
+
+@pytest.fixture
+def postgres_ground(postgres_server: Postgres, database: Login) -> PostgresGround:
+    """A database of each test's own: some change the functions in it."""
+    return lay_out(postgres_server, database)
 
 
 def own_sessions(superuser: psycopg.Connection, ground: PostgresGround) -> list[int]:

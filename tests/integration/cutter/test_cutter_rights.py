@@ -154,14 +154,6 @@ def statement(text: str, ground: PostgresGround, victim: Login, pid: int) -> str
     return text
 
 
-@pytest.fixture(scope="module")
-def postgres_ground(postgres_server: Postgres) -> Iterator[PostgresGround]:
-    """One database for all of these: they leave in it what they found."""
-    database = postgres_server.create_database()
-    yield lay_out(postgres_server, database)
-    postgres_server.drop_database(database.database)
-
-
 @pytest.fixture
 def victim(postgres_ground: PostgresGround, other: str) -> Iterator[tuple[Login, psycopg.Connection]]:
     """A login of another attestation, with a session."""

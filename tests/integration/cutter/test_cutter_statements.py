@@ -32,6 +32,7 @@ def test_a_login_is_dropped_with_its_sessions_and_leaves_what_it_made_to_the_own
                 session.execute("SELECT 1")
         assert beside.execute("SELECT count(*) FROM app.migrated").fetchone() == (0,)
         beside.execute("SELECT * FROM app.orders FOR UPDATE NOWAIT")
+        beside.execute("DROP TABLE app.migrated")
     assert postgres_ground.roles(attestation) == []
     assert postgres_ground.sessions(attestation) == []
     with pytest.raises(psycopg.OperationalError):
