@@ -10,6 +10,30 @@
 -- one attestation's prefix never covers another's: after it come exactly one dash and letters or digits to the end.
 BEGIN;
 
+-- Whoever had the schema, or a function of these names, before us could replace what runs with the rights of Vault's
+-- admin from now on. What superusers and our own roles made is ours, from an earlier run.
+DO $$
+DECLARE
+    strange text;
+BEGIN
+    SELECT string_agg(found.what, ', ') INTO strange
+    FROM (
+        SELECT 'schema lockstep' AS what, nspowner AS owner
+        FROM pg_catalog.pg_namespace WHERE nspname = 'lockstep'
+        UNION ALL
+        SELECT 'function ' || p.oid::pg_catalog.regprocedure, p.proowner
+        FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+        WHERE n.nspname = 'lockstep'
+    ) AS found
+    JOIN pg_catalog.pg_roles r ON r.oid = found.owner
+    WHERE NOT r.rolsuper AND NOT (found.what LIKE 'function %' AND r.rolname IN ('lockstep_vault', 'lockstep_ender'));
+    IF strange IS NOT NULL THEN
+        RAISE EXCEPTION 'not ours: %', strange
+            USING HINT = 'See who made it, then drop schema lockstep and run this again.';
+    END IF;
+END
+$$;
+
 CREATE SCHEMA IF NOT EXISTS lockstep;
 REVOKE ALL ON SCHEMA lockstep FROM PUBLIC;
 GRANT USAGE ON SCHEMA lockstep TO lockstep_vault, lockstep_cutter, lockstep_ender;
