@@ -125,10 +125,11 @@ $(VENV)/.ready: $(VENV)/.locked $(PROJECTS)
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e protos -e clients/python -e .
 	@touch $@
 
-$(VENV)/.locked: requirements.lock
+$(VENV)/.locked: requirements.lock tools/pip.lock
 	@python="$(PYTHON)"; python=$${python:-$$(tools/python)} && \
 	echo "setting up $(VENV) with $$python" && \
 	"$$python" -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes -r tools/pip.lock
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	@touch $@
 
@@ -136,5 +137,6 @@ $(VENV)/.locked: requirements.lock
 	@python="$(PYTHON)"; python=$${python:-$$(tools/python)} && \
 	echo "setting up .venv-protos with $$python" && \
 	"$$python" -m venv --clear .venv-protos
+	@$(TOOLS)/python -m pip install --quiet --require-hashes -r tools/pip.lock
 	@$(TOOLS)/python -m pip install --quiet --require-hashes -r tools/protos/requirements.lock
 	@touch $@

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROJECTS = ["pyproject.toml", "protos/pyproject.toml", "clients/python/pyproject.toml"]
 IMAGE = ["deploy/docker/requirements.lock", "deploy/docker/build.lock"]
-LOCKS = ["requirements.lock", "tools/protos/requirements.lock", *IMAGE]
+LOCKS = ["requirements.lock", "tools/protos/requirements.lock", "tools/pip.lock", *IMAGE]
 
 
 def project(path: str) -> dict[str, Any]:
