@@ -135,6 +135,8 @@ class StreamThread(Generic[A]):
                     return  # its key and connection are gone already
                 self._denied(error)
             except Exception:  # a door: whatever a session raises, the next one is begun
+                if self._stopping.is_set():
+                    return
                 log.exception("%s failed and goes on", self._name)
             refusals += 1
             self._kicked.wait(
