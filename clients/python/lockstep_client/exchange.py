@@ -54,6 +54,8 @@ class Exchange:
     def attest(self, roles: Iterable[str] = (), *, dry_run: bool = False) -> Attestation:
         """Identity and the whole code set. Raises `Denied`, `Unavailable`, `ConfigurationError`."""
         wanted = tuple(roles)
+        # What a first connection loads is measured with the rest; and nothing is, where nobody is there.
+        self._transport.connect()
         self._evidence.measure(whole=True)
 
         def ask(nonce: bytes) -> attestation_pb2.AttestResponse:

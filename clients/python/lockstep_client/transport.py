@@ -71,6 +71,10 @@ class Transport:
         """The address in use, or next to be tried."""
         return self._addresses[self._index]
 
+    def connect(self) -> None:
+        """Have a connection, to whichever address answers. Raises `Unavailable`, `ConfigurationError`."""
+        self._open(self._clock.steady() + CONNECT_TIMEOUT * len(self._addresses))
+
     def unary(self, method: Method[A], message: Message, caller: Caller, timeout: float = CALL_TIMEOUT) -> A:
         """One answer. Tries the next address where nobody listens, and again after `proof_rejected`.
 

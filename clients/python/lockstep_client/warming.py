@@ -6,6 +6,7 @@ revokes for it: whoever approves a program approves the SDK with it, in one go.
 
 from __future__ import annotations
 
+import codecs
 import importlib
 import sys
 import traceback
@@ -15,9 +16,13 @@ from lockstep_client.messages import InstanceKey
 
 
 def load_all() -> None:
-    """Do each thing once whose first time imports something; some milliseconds, and less the next time."""
+    """Do each thing once whose first time imports something; some milliseconds, and less the next time.
+
+    What gRPC loads for a connection is there before a measurement too: `Exchange` connects first.
+    """
     # cryptography loads its backend at the first signature, which comes after the measurement that it seals.
     InstanceKey.generate().seal(b"")
+    codecs.lookup("ascii")  # identity tokens are read as that
     _traceback()
     if "sqlalchemy" in sys.modules:
         importlib.import_module("lockstep_client.sqlalchemy")

@@ -194,12 +194,16 @@ def test_unavailable_is_tried_again_while_asked_to_wait(
         assert ls.ready
 
 
-def test_nobody_listens(settings: Settings, evidence: Evidence, broker: FakeBroker) -> None:
+def test_nobody_listens(settings: Settings, evidence: Evidence, broker: FakeBroker, loaded: Loaded) -> None:
+    measured: list[None] = []
+    loaded.measuring = lambda: measured.append(None)
     broker.stop()
     started = time.monotonic()
     with pytest.raises(Unavailable):
         lockstep_client.connect(settings=settings, evidence=evidence)
     assert time.monotonic() - started < 5
+    # The connection comes first: what it loads is measured with the rest.
+    assert measured == []
 
 
 def test_another_certificate_is_refused(
