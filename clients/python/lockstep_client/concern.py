@@ -33,14 +33,12 @@ def taken_by(
         # instance of this identity that was revoked.
         return ""
     target = event.selector.WhichOneof("target")
-    if not comparable and target not in _OURS_ALONE:
-        return ""
-    if comparable and event.position.seq <= attestation.as_of:
-        return ""  # known when this attestation was granted
     if target == "lease_id":
         # Whenever that was: an attestation may be refreshed after it, and a lease that has ended is not revived.
         return next((item.role for item in held if item.lease_id == event.selector.lease_id), "")
-    if event.position.seq <= attestation.as_of:
+    if not comparable and target not in _OURS_ALONE:
+        return ""
+    if comparable and event.position.seq <= attestation.as_of:
         return ""  # known when this attestation was granted
     if target == "token_id":
         return ""  # the lease's own entry names it
