@@ -165,19 +165,25 @@ def test_a_receiver_that_fails_ends_nothing(tmp_path: Path) -> None:
 
 
 OLDER = """
-import sys, types
+import os, sys, types
+import lockstep.formats, lockstep_client
+from lockstep_client.run.bypath import ByPath
 from lockstep_client.run.inside import Link
 
 older = types.ModuleType("lockstep_client.guard")
 older.Approved = set
 older.Guard = lambda report, approved: None
 sys.modules["lockstep_client.guard"] = older
-link = Link("/nowhere", "", older)
+folders = {
+    "lockstep_client": os.path.dirname(lockstep_client.__file__),
+    "lockstep": os.path.dirname(lockstep.formats.__file__),
+}
+link = Link("/nowhere", "", older, ByPath(folders))
 link._watch()
-print(link._guard, link._approved)
+print(type(link._guard).__module__, sys.modules["lockstep_client.guard"] is older)
 """
 
 
-def test_a_child_that_has_another_version_of_the_sdk_is_heard_without_a_guard() -> None:
+def test_a_child_that_has_another_version_of_the_sdk_is_guarded_by_ours() -> None:
     result = subprocess.run([sys.executable, "-c", OLDER], capture_output=True, text=True, timeout=20)
-    assert (result.stdout, result.stderr) == ("None None\n", "")
+    assert (result.stdout, result.stderr) == ("_lockstep_client.guard.watch True\n", "")
