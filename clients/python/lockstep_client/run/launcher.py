@@ -136,8 +136,10 @@ class Launcher:
             return self._steps(connection, plan, way, links, measure, asking, check)
         finally:
             asking.close()
-            if self._child is not None:
-                self._child.end()
+            child, self._child = self._child, None
+            if child is not None:
+                child.end()
+            self._run += 1  # whatever is still said of it is of a run that is over
             way.take_back()
             links.close()
             connection.close()
