@@ -221,12 +221,12 @@ class Connection:
             self._leave(EXIT_REVOKED)
 
     def _cut(self, role: str) -> None:
-        if self._on_revoked == "exit":
-            # From now on, and not once the callbacks' turn comes: another may hang before them.
-            leaving.leave_at_last(self._leave, EXIT_REVOKED)
         for name, sessions in tuple(self._sessions.items()):
             if role in ("", name):
                 sessions.cut()
+        if self._on_revoked == "exit":
+            # From now on, and not once the callbacks' turn comes: another may hang before them.
+            leaving.leave_at_last(self._leave, EXIT_REVOKED)
 
     def _home(self, role: str) -> Loop | None:
         sessions = self._sessions.get(role)

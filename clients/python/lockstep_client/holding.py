@@ -125,7 +125,7 @@ class Holding:
     def put(self, held: Held) -> bool:
         """A new or renewed credential; False where a revocation came first, and nothing is kept."""
         with self._lock:
-            if self._revoked is not None:
+            if self._revoked is not None or isinstance(self._slots.get(held.role), Revoked):
                 return False
             self._slots[held.role] = held
             self._doomed.pop(held.role, None)

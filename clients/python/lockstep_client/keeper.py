@@ -124,12 +124,16 @@ class Keeper:
         self._submit(lambda: self._upkeep.soon(pause))
 
     def report(self, observation: Observation) -> None:
-        """Tell the broker what a guard saw; at once, and again until it has been taken."""
+        """Tell the broker what a guard saw; at once, and again until it has been taken. Nothing once it is closed."""
+        if self._closing.is_set():
+            return  # the hook outlives every connection, and its instance has given everything back
         self._begin_reporting()
         self._reporter.report(observation)
 
     def lose(self, count: int) -> None:
         """Tell the broker that so many observations of a guard were lost."""
+        if self._closing.is_set():
+            return
         self._begin_reporting()
         self._reporter.lose(count)
 

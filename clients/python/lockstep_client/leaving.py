@@ -27,10 +27,14 @@ def leave(code: int) -> None:
 
 
 def leave_at_last(leaving: Callable[[int], None], code: int) -> None:
-    """Call `leaving` in `LEAVE_WITHIN` seconds, unless the process has ended by then."""
+    """Call `leaving` in `LEAVE_WITHIN` seconds, unless the process has ended by then; at once where no thread can be
+    had that would."""
     last = threading.Timer(LEAVE_WITHIN, leaving, (code,))
     last.daemon = True
-    last.start()
+    try:
+        last.start()
+    except RuntimeError:
+        leaving(code)
 
 
 def _write_out() -> None:

@@ -54,10 +54,12 @@ class Upkeep:
         self._attempt = 0
         self._refused = False
         self._late: set[str] = set()
+        self._turn = NEVER
         self.due = NEVER
 
     def soon(self, pause: float) -> None:
-        """Refresh in `pause` seconds at the latest; not where the broker has refused to."""
+        """Attest again in `pause` seconds at the latest, and issue what is not held; not where the broker has refused
+        to."""
         if not self._refused:
             self.due = min(self.due, self._clock.steady() + pause)
 
@@ -105,7 +107,7 @@ class Upkeep:
     def _try_again(self, error: LockstepError, most: float = 5.0) -> None:
         self._attempt += 1
         pause = schedule.backoff(self._attempt, schedule.luck(), most=most)
-        self.due = self._clock.steady() + pause
+        self._turn = self.due = self._clock.steady() + pause
         log.warning("not renewed, next try in %.1f s: %s", pause, error)
 
     def owes(self) -> bool:
@@ -153,13 +155,15 @@ class Upkeep:
             return self._issue(self.attest(), role)
 
     def _renew_all(self, attestation: Attestation) -> None:
+        # Before its turn, as `soon` asks for it, the evidence is what counts: what is good stays as it is.
+        looks, anew = self._clock.steady() < self._turn, False
         try:
             fresh = self._exchange.reattest(attestation.id)
             self._holding.attested(fresh)
         except LockstepError as error:
             if isinstance(error, (Revoked, Unavailable)) or not needs_new_attestation(error):
                 raise
-            fresh = self.attest()
+            fresh, anew = self.attest(), True
         missed: LockstepError | None = self._replaced.tend(fresh)
         # Silence may have dropped secrets: every role that was ever asked for is held again.
         held = {item.role: item for item in self._holding.held()}
@@ -167,7 +171,7 @@ class Upkeep:
         late, self._late = self._late, set()
         # Whoever was left out the last time comes last: what it waits for may be slow, and others have their time too.
         for role in sorted(self._holding.roles(), key=late.__contains__):
-            if role in doomed:
+            if role in doomed or (looks and not anew and self._is_good(held.get(role))):
                 continue
             try:
                 self._renew(self._holding.attestation or fresh, role, held.get(role))
@@ -182,6 +186,9 @@ class Upkeep:
                 missed = error
         if missed is not None:
             raise missed
+
+    def _is_good(self, held: Held | None) -> bool:
+        return held is not None and self._clock.steady() < min(held.rotates, held.ends)
 
     def _renew(self, attestation: Attestation, role: str, held: Held | None) -> None:
         if held is not None and held.renewable and self._clock.steady() < held.ends:
@@ -235,7 +242,7 @@ class Upkeep:
         turns = [ends - lifetime + schedule.renew_after(lifetime, drawn) for ends, lifetime in lives]
         turns += [item.rotates for item in self._holding.held() if item.role not in doomed]
         turns += self._replaced.turns(drawn)
-        self.due = max(self._clock.steady() + schedule.SHORTEST, min(turns))
+        self._turn = self.due = max(self._clock.steady() + schedule.SHORTEST, min(turns))
 
 
 def _same_secret(new: Held, old: Held) -> bool:

@@ -36,29 +36,34 @@ class Tally:
     revoked: int = 0
     held: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
-    """Of everything that was not granted, or would not have been."""
+    """Of everything that is counted as refused, revoked or held, or would have been."""
 
     def add(self, decision: decision_pb2.Decision) -> None:
         """One decision."""
         if decision.mode:
             self.modes.add(word(attestation_pb2.Mode, decision.mode, "MODE_"))
+        before = self._felt
         good = decision.verdict == "ok"
-        if not good:
-            self.reasons[decision.verdict] += 1
+        self.refused += decision.effect == "refused"
         if decision.kind in _STARTS:
             self.attested += decision.kind == decision_pb2.DECISION_KIND_ATTEST
-            self.refused += decision.effect == "refused"
             self.would_refuse += not good and decision.effect not in ("refused", "revoked")
             self.revoked += decision.effect == "revoked"
         elif decision.kind in _GRANTS:
             self.granted += decision.effect == "granted"
-            self.refused += decision.effect == "refused"
         elif decision.kind == decision_pb2.DECISION_KIND_DETECTION:
             self.held += decision.effect == "held"
             self.revoked += decision.effect in ("revoked", "quarantined")
             self.would_revoke += not good and decision.effect == "none"
-        elif decision.effect == "revoked":
-            self.revoked += 1
+        else:
+            # A lease that its own holder gives back was taken from nobody.
+            self.revoked += decision.effect == "revoked" and decision.actor != decision.identity
+        if self._felt > before and not good:
+            self.reasons[decision.verdict] += 1
+
+    @property
+    def _felt(self) -> int:
+        return self.would_refuse + self.refused + self.would_revoke + self.revoked + self.held
 
     @property
     def why(self) -> str:

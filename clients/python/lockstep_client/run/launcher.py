@@ -34,6 +34,7 @@ from lockstep_client.evidence import Measured
 from lockstep_client.guarding import unseen_lines
 from lockstep_client.holding import Attestation, Revocation
 from lockstep_client.leases import LiveCredential
+from lockstep_client.leaving import LEAVE_WITHIN
 from lockstep_client.measure import statement
 from lockstep_client.run import signals
 from lockstep_client.run.asking import Answer, Asking
@@ -313,7 +314,8 @@ class Launcher:
             self._child.signal(reaction.signal)
             return None
         if reaction.act is Act.COMMAND:
-            self._command(reaction)
+            # Code that nobody approved waits for it: not for long.
+            self._command(reaction, LEAVE_WITHIN)
         if reaction.act is Act.NOTHING:
             return None
         child, self._child = self._child, None
@@ -323,9 +325,9 @@ class Launcher:
         # A new run proves itself anew, and is refused where the ban still holds.
         return _AGAIN if reaction.act is Act.RESTART else EXIT_REVOKED
 
-    def _command(self, reaction: Reaction) -> None:
+    def _command(self, reaction: Reaction, within: float = 60.0) -> None:
         try:
-            subprocess.run(reaction.command, timeout=60, check=False)
+            subprocess.run(reaction.command, timeout=within, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
             self._say(f"{reaction.command[0]}: {type(error).__name__}")
 

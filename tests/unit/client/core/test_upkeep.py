@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from lockstep_client import Denied, Unavailable
+from lockstep_client import Denied, Revoked, Unavailable
 from lockstep_client.evidence import EvidenceSource
 from lockstep_client.settings import Settings
 from tests.fakes.broker import FakeBroker, Refused, denied, unavailable
@@ -191,3 +191,36 @@ def test_a_lease_that_was_taken_back_stays_so(broker: FakeBroker, rig: Rig) -> N
     assert len(broker.requests["one"]) == 1
     with pytest.raises(Denied):
         rig.holding.get("one")
+
+
+def test_a_look_before_its_turn_attests_and_makes_no_new_secret(broker: FakeBroker, rig: Rig) -> None:
+    """A launcher looks again a second after the start: a program that is restarted at every new secret must live."""
+    rig.upkeep.credential("db")
+    broker.renewed.clear()
+    asked = len(broker.calls)
+    rig.upkeep.soon(1.0)
+    rig.after(1)
+    assert broker.calls[asked:].count("Reattest") == 1
+    assert broker.renewed == []
+    assert broker.calls[asked:].count("IssueCredential") == 0
+    rig.after(TURN)
+    assert broker.renewed == [rig.lease("db")]
+
+
+def test_what_silence_dropped_is_held_again_by_a_look(broker: FakeBroker, rig: Rig) -> None:
+    rig.upkeep.credential("db")
+    rig.holding.lose_all(Unavailable("silence"))
+    asked = len(broker.calls)
+    rig.upkeep.soon(0.0)
+    rig.after(0)
+    assert broker.calls[asked:].count("IssueCredential") == 1
+    assert rig.holding.get("db").token or rig.holding.get("db").fields
+
+
+def test_a_renewal_that_comes_late_brings_nothing_back(broker: FakeBroker, rig: Rig) -> None:
+    rig.upkeep.credential("db")
+    held = rig.holding.get("db")
+    rig.holding.lose("db", Revoked("the lease was revoked"))
+    assert not rig.holding.put(held)
+    with pytest.raises(Revoked):
+        rig.holding.get("db")
