@@ -74,6 +74,10 @@ bench: setup ## the benchmarks (see benchmarks/)
 servers: ## what tests want and no wheel has: PgBouncer and PostgreSQL 15, unpacked from Debian's packages into .servers
 	@tools/servers .servers
 
+.PHONY: bench-vault
+bench-vault: setup servers ## a database credential from OpenBao and its end, straight and through the broker
+	@$(BIN)/python -m benchmarks.vault
+
 .PHONY: matrix
 matrix: servers ## the test suite on every supported Python that is here
 	@for version in 3.11 3.12 3.13; do \

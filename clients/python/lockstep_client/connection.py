@@ -113,8 +113,12 @@ class Connection:
         return self.parts().keeper.check()
 
     def refresh_soon(self, pause: float) -> None:
-        """Measure and attest again in `pause` seconds."""
+        """Measure, attest again and renew in `pause` seconds."""
         self.parts().keeper.refresh_soon(pause)
+
+    def look_soon(self, pause: float) -> None:
+        """Attest again in `pause` seconds, and leave every secret that is good as it is."""
+        self.parts().keeper.look_soon(pause)
 
     def held(self, role: str) -> Held:
         """What may be used now; after a fork, attests and asks anew. Raises the SDK's errors."""

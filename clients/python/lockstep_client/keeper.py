@@ -120,8 +120,12 @@ class Keeper:
         return self._submit(lambda: self._exchange.attest(self._roles, dry_run=True))
 
     def refresh_soon(self, pause: float) -> None:
-        """Attest again in `pause` seconds, without waiting for the schedule."""
+        """Attest again and renew in `pause` seconds, without waiting for the schedule."""
         self._submit(lambda: self._upkeep.soon(pause))
+
+    def look_soon(self, pause: float) -> None:
+        """Attest again in `pause` seconds, and leave every secret that is good as it is."""
+        self._submit(lambda: self._upkeep.look(pause))
 
     def report(self, observation: Observation) -> None:
         """Tell the broker what a guard saw; at once, and again until it has been taken. Nothing once it is closed."""

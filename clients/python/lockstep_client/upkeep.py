@@ -58,8 +58,13 @@ class Upkeep:
         self.due = NEVER
 
     def soon(self, pause: float) -> None:
-        """Attest again in `pause` seconds at the latest, and issue what is not held; not where the broker has refused
-        to."""
+        """Refresh in `pause` seconds at the latest; not where the broker has refused to."""
+        if not self._refused:
+            self._turn = self.due = min(self.due, self._clock.steady() + pause)
+
+    def look(self, pause: float) -> None:
+        """Attest again in `pause` seconds at the latest, and issue only what is not held; not where the broker has
+        refused to."""
         if not self._refused:
             self.due = min(self.due, self._clock.steady() + pause)
 
@@ -155,7 +160,7 @@ class Upkeep:
             return self._issue(self.attest(), role)
 
     def _renew_all(self, attestation: Attestation) -> None:
-        # Before its turn, as `soon` asks for it, the evidence is what counts: what is good stays as it is.
+        # Before its turn, as `look` asks for it, the evidence is what counts: what is good stays as it is.
         looks, anew = self._clock.steady() < self._turn, False
         try:
             fresh = self._exchange.reattest(attestation.id)

@@ -174,7 +174,7 @@ class Launcher:
                     self._granted(attestation, connection, way, links, measure)
                     if not asks_itself:
                         self._start(plan, arguments, way)
-                        connection.refresh_soon(LOOK_AGAIN_AFTER)
+                        connection.look_soon(LOOK_AGAIN_AFTER)
                 elif event.kind == "ended" and event.run == self._run:
                     return self._ended(event.number, check)
                 elif event.kind == "signal":

@@ -198,7 +198,7 @@ def test_a_look_before_its_turn_attests_and_makes_no_new_secret(broker: FakeBrok
     rig.upkeep.credential("db")
     broker.renewed.clear()
     asked = len(broker.calls)
-    rig.upkeep.soon(1.0)
+    rig.upkeep.look(1.0)
     rig.after(1)
     assert broker.calls[asked:].count("Reattest") == 1
     assert broker.renewed == []
@@ -211,7 +211,7 @@ def test_what_silence_dropped_is_held_again_by_a_look(broker: FakeBroker, rig: R
     rig.upkeep.credential("db")
     rig.holding.lose_all(Unavailable("silence"))
     asked = len(broker.calls)
-    rig.upkeep.soon(0.0)
+    rig.upkeep.look(0.0)
     rig.after(0)
     assert broker.calls[asked:].count("IssueCredential") == 1
     assert rig.holding.get("db").token or rig.holding.get("db").fields
