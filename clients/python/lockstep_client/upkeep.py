@@ -54,19 +54,19 @@ class Upkeep:
         self._attempt = 0
         self._refused = False
         self._late: set[str] = set()
-        self._turn = NEVER
+        self._turn = 0.0  # steady time before which a refresh only looks
         self.due = NEVER
 
     def soon(self, pause: float) -> None:
         """Refresh in `pause` seconds at the latest; not where the broker has refused to."""
         if not self._refused:
-            self._turn = self.due = min(self.due, self._clock.steady() + pause)
+            self.due, self._turn = min(self.due, self._clock.steady() + pause), 0.0
 
     def look(self, pause: float) -> None:
         """Attest again in `pause` seconds at the latest, and issue only what is not held; not where the broker has
         refused to."""
         if not self._refused:
-            self.due = min(self.due, self._clock.steady() + pause)
+            self.due, self._turn = min(self.due, self._clock.steady() + pause), max(self._turn, self.due)
 
     def attest(self) -> Attestation:
         """A new attestation under the same key. Raises `Denied`, `Unavailable`, `ConfigurationError`."""
@@ -112,7 +112,7 @@ class Upkeep:
     def _try_again(self, error: LockstepError, most: float = 5.0) -> None:
         self._attempt += 1
         pause = schedule.backoff(self._attempt, schedule.luck(), most=most)
-        self._turn = self.due = self._clock.steady() + pause
+        self.due, self._turn = self._clock.steady() + pause, 0.0
         log.warning("not renewed, next try in %.1f s: %s", pause, error)
 
     def owes(self) -> bool:
@@ -247,7 +247,7 @@ class Upkeep:
         turns = [ends - lifetime + schedule.renew_after(lifetime, drawn) for ends, lifetime in lives]
         turns += [item.rotates for item in self._holding.held() if item.role not in doomed]
         turns += self._replaced.turns(drawn)
-        self._turn = self.due = max(self._clock.steady() + schedule.SHORTEST, min(turns))
+        self.due, self._turn = max(self._clock.steady() + schedule.SHORTEST, min(turns)), 0.0
 
 
 def _same_secret(new: Held, old: Held) -> bool:
