@@ -172,6 +172,7 @@ def test_a_certificate_file_that_is_away_for_a_moment_ends_nothing(
     with lockstep_client.connect(settings=replace(settings, ca_file=str(ca)), evidence=evidence) as ls:
         ls.report(seen(1))
         broker.wait_until(lambda: numbers(broker) == [1])
+        assert ls._connection.parts().keeper.flush_reports(10)  # else it is told again, rightly
         ca.rename(kept)
         broker.stop()
         broker.start()
