@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from cryptography.hazmat.primitives import serialization
 from broker.crypto.keyfiles import KeyFileError, read_secret
 
 MAX_CHAIN: Final = 256 * 1024
+_SETTLE: Final = 0.25
+"""Seconds that a listener takes no connection before it changes its certificates (`_Listener`)."""
 
 
 class CertificateError(ValueError):
@@ -54,12 +57,52 @@ def read_pair(certificate: Path, key: Path) -> Pair:
     return Pair(chain, secret)
 
 
+class _Listener:
+    """What gRPC asks for one listener, on each of its connections and from threads of its own.
+
+    None leaves everything as it is, and that is what nearly every connection must hear: gRPC frees what it had
+    as soon as it gets something new, while another thread may be about to begin a handshake with it
+    (grpc/grpc#36693: a few hundred connections at once ended the process). It asks under a lock that the next
+    connection waits for, so a pause before news lets those that have their answer take what they need.
+    """
+
+    def __init__(self, current: Callable[[], tuple[Pair, bytes | None]]) -> None:
+        self._current = current
+        self._told = current()
+        self._pause = threading.Event()
+
+    def first(self) -> grpc.ServerCertificateConfiguration:
+        """To begin with."""
+        return _configuration(*self._told)
+
+    def news(self) -> grpc.ServerCertificateConfiguration | None:
+        """Pair and roots, where they are others than this listener has."""
+        current = self._current()
+        if current == self._told:
+            return None
+        self._pause.wait(_SETTLE)
+        self._told = current
+        return _configuration(*current)
+
+
+def _credentials(current: Callable[[], tuple[Pair, bytes | None]], *, client: bool) -> grpc.ServerCredentials:
+    listener = _Listener(current)
+    return grpc.dynamic_ssl_server_credentials(
+        listener.first(),
+        listener.news,  # type: ignore[arg-type]  # the stubs do not know that None is an answer
+        require_client_authentication=client,
+    )
+
+
+def _configuration(pair: Pair, roots: bytes | None) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(pair.key, pair.chain)], roots)
+
+
 class Certificates:
     """The current pair, for every listener.
 
-    gRPC asks `fetch` on each connection, from threads of its own: a
-    configuration that is answered every time also ends TLS session resumption,
-    by which an expired client certificate would go on working.
+    gRPC resumes TLS sessions until pair or roots change, so that a client certificate which has ended since may
+    still be shown: whoever asks who is there judges it on every call (`SpiffeIdentity`).
     """
 
     def __init__(self, certificate: Path, key: Path, client_roots: Callable[[], bytes] | None = None) -> None:
@@ -102,24 +145,14 @@ class Certificates:
 
     def tls(self) -> grpc.ServerCredentials:
         """For callers that prove who they are in the call: no client certificate is asked for."""
-
-        def fetch() -> grpc.ServerCertificateConfiguration:
-            pair = self._pair
-            return grpc.ssl_server_certificate_configuration([(pair.key, pair.chain)])
-
-        return grpc.dynamic_ssl_server_credentials(fetch(), fetch, require_client_authentication=False)
+        return _credentials(lambda: (self._pair, None), client=False)
 
     def mtls(self) -> grpc.ServerCredentials:
         """A client certificate is required. Raises `CertificateError` without roots."""
         roots = self._client_roots
         if roots is None:
             raise CertificateError("the mtls listener needs the roots of a trust domain")
-
-        def fetch() -> grpc.ServerCertificateConfiguration:
-            pair = self._pair
-            return grpc.ssl_server_certificate_configuration([(pair.key, pair.chain)], roots())
-
-        return grpc.dynamic_ssl_server_credentials(fetch(), fetch, require_client_authentication=True)
+        return _credentials(lambda: (self._pair, roots()), client=True)
 
     def https(self) -> ssl.SSLContext:
         """A context that follows every `reload`."""

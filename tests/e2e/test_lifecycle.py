@@ -8,22 +8,18 @@ import signal
 import ssl
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from broker.dev import pki
 from lockstep.v1 import credential_pb2, revocation_pb2
 from lockstep_client.errors import LockstepError
 from lockstep_client.operator import Operator
 from tests.support.actors import Actor, acting, until
-from tests.support.brokers import Broker, dev_broker
+from tests.support.brokers import Broker, dev_broker, fresh_certificate
 from tests.support.relay import Relay
 from tests.support.watching import Watcher
 from tests.support.wire import Refused, Wire, Workload, envelope, publish
@@ -203,13 +199,7 @@ def test_a_reload_keeps_an_open_watch(own: Broker) -> None:
         with Watcher.of(workload) as watcher:
             watcher.next("snapshot")
             # A new certificate, and a role that was not there.
-            ca = pki.Authority(
-                load_pem_private_key((own.folder / "ca.key").read_bytes(), None),  # type: ignore[arg-type]
-                x509.load_pem_x509_certificate(own.ca.read_bytes()),
-            )
-            key = load_pem_private_key((own.folder / "server.key").read_bytes(), None).public_key()
-            fresh = pki.server_certificate(ca, key, time.time())  # type: ignore[arg-type]
-            (own.folder / "server.crt").write_bytes(fresh)
+            fresh = fresh_certificate(own)
             before = roles.read_text()
             roles.write_text(before + before[before.index("[roles.app]") : before.index("[roles.again]")]
                              .replace("roles.app", "roles.fresh").replace("app-*", "fresh-*"))  # fmt: skip

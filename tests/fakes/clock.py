@@ -27,3 +27,7 @@ class FakeClock:
         self._now += seconds
         self._monotonic += seconds
         return self._now
+
+    def step(self, now: float) -> None:
+        """The wall clock is set, back or forth; the other knows nothing of it."""
+        self._now = now

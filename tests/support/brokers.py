@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import jwt
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from broker.crypto.jwk import thumbprint
+from broker.dev import pki
 from broker.dev.issuer import AUDIENCE, ISSUER
 from lockstep.formats import b64url
 from lockstep_client.settings import Settings, load
@@ -269,6 +271,18 @@ def serving(folder: Path, configuration: str, *before: str) -> Iterator[Broker]:
         yield broker
     finally:
         broker.stop()
+
+
+def fresh_certificate(broker: Broker) -> bytes:
+    """A new certificate for the key of the doors, PEM, written in the place of the one that they show."""
+    ca = pki.Authority(
+        load_pem_private_key((broker.folder / "ca.key").read_bytes(), None),  # type: ignore[arg-type]
+        x509.load_pem_x509_certificate(broker.ca.read_bytes()),
+    )
+    key = load_pem_private_key((broker.folder / "server.key").read_bytes(), None).public_key()
+    fresh = pki.server_certificate(ca, key, time.time())  # type: ignore[arg-type]
+    (broker.folder / "server.crt").write_bytes(fresh)
+    return fresh
 
 
 def descriptors(pid: int) -> int:
