@@ -603,6 +603,12 @@ class RevocationFeed(Protocol):
     async def catch_up(self) -> int:
         """Read the head and apply what is new; the sequence applied. Raises `Unavailable`."""
 
+    async def fence(self) -> int:
+        """The sequence applied, once nothing is missing that another replica committed before the call.
+
+        What this process is writing itself may be missing: `denials` anticipates it. Raises `Unavailable`.
+        """
+
     def announce(self, entries: Sequence[LogEntry]) -> None:
         """Entries that this replica has just committed: apply them and wake the watchers. Never blocks."""
 

@@ -6,7 +6,7 @@ import os
 import threading
 from typing import Final
 
-from broker.model.identifiers import RANDOM_BITS, spelled
+from broker.model.identifiers import RANDOM_BITS, check_time, spelled
 
 # The first random part of a millisecond leaves its top bit free, so that counting up never runs out.
 _FRESH_BITS: Final = RANDOM_BITS - 1
@@ -36,7 +36,7 @@ class SystemEntropy:
         Raises ``ValueError`` for a time before 1970 or after 10889.
         """
         milliseconds = int(now * 1000)
-        spelled(prefix, milliseconds, 0)
+        check_time(milliseconds)
         with self._lock:
             if milliseconds > self._milliseconds:
                 self._milliseconds = milliseconds

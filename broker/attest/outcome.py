@@ -112,7 +112,7 @@ class Outcome:
         await self._ledger.once_decided(lambda: self._fence(attestation, case, new=new))
 
     async def _fence(self, attestation: Attestation, case: Case, *, new: bool) -> None:
-        seq = await self._feed.catch_up()
+        seq = await self._feed.fence()
         denials = self._feed.denials
         if seq == case.as_of and not denials.anticipating:
             return

@@ -112,7 +112,7 @@ class Verifier:
             evidence = await self._verify_evidence(order.evidence, key, order.nonce, identity, now)
             if any(item.base_digest for item in evidence):
                 raise Denied(Reason.EVIDENCE_REJECTED, "a first attestation carries the whole code set")
-            code = CodeSet.of(unit for item in evidence for unit in item.units)
+            code = _whole(evidence)
             case = make_case(identity, key, evidence, code, roles, as_of, now)
             await self._ledger.once_decided(lambda: refuse_banned(case, self._feed.denials))
             answer = await self._admission.conclude(case, nonce, dry_run=order.dry_run)
@@ -227,6 +227,13 @@ class Verifier:
         if len(self._resting) < MAX_RESTING:
             self._resting[_instance(identity)] = now + wait
         raise LimitExceeded("refused too often: wait", retry_after=wait) from error
+
+
+def _whole(evidence: Sequence[Evidence]) -> CodeSet:
+    """What all items name. The digest of a single one has been held against its units already."""
+    if len(evidence) == 1:
+        return CodeSet(evidence[0].units, evidence[0].code_set_digest)
+    return CodeSet.of(unit for item in evidence for unit in item.units)
 
 
 def _instance(identity: WorkloadIdentity) -> str:

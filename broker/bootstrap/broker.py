@@ -133,7 +133,7 @@ class Broker:
         self._audit = AuditLines.append_to(audit_path(server), self._run)
         self._undo.append(self._close_audit)
         # 3
-        self._feed = await LocalFeed.load(self._state, self._clock, bounds.feed(server.limits))
+        self._feed = await LocalFeed.load(self._state, self._clock, bounds.feed(server.limits), alone=True)
         # 4
         await self._record_roles(self._settings)
         self._verbs: Verbs = make_verbs(

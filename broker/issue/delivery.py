@@ -54,6 +54,8 @@ class Delivery:
     async def make(self, backend: CredentialBackend, granted: Granted) -> Issued:
         """The secret. A backend that fails may have made it all the same: the lease is cleaned, not forgotten."""
         try:
+            if not backend.outside:  # then it waits for nobody
+                return await backend.issue(granted.grant)
             async with asyncio.timeout(self._limits.pending):
                 return await backend.issue(await self._on_account(backend, granted.grant))
         except (LockstepError, TimeoutError) as failure:
@@ -161,7 +163,7 @@ class Delivery:
         return replace(grant, account=account)
 
     async def _objection(self, lease: Lease, granted: Granted, as_of: int) -> Reason | None:
-        seq = await self._feed.catch_up()
+        seq = await self._feed.fence()
         denials = self._feed.denials
         if seq == as_of and not denials.anticipating:
             return None

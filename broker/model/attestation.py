@@ -62,7 +62,9 @@ class Attestation:
     def place(self) -> ProcessRef:
         """Where it runs, as far as somebody other than the workload says so: a sensor, or the verified identity."""
         claims: InstanceClaims = self.identity.instance
-        seen = self.process if self.assurance > Assurance.SELF else ProcessRef()
+        if self.assurance <= Assurance.SELF:
+            return ProcessRef(node=claims.node, container_id=claims.container_id, pod_uid=claims.pod_uid)
+        seen = self.process
         return replace(
             seen,
             node=seen.node or claims.node,

@@ -6,7 +6,15 @@ from typing import Final
 
 RANDOM_BITS: Final = 80
 _CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS: Final = tuple(high + low for high in _CROCKFORD for low in _CROCKFORD)
+_SHIFTS: Final = tuple(range(120, -1, -10))
 _MAX_MILLISECONDS: Final = (1 << 48) - 1
+
+
+def check_time(milliseconds: int) -> None:
+    """Raises ``ValueError`` for a time that no id can have."""
+    if not 0 <= milliseconds <= _MAX_MILLISECONDS:
+        raise ValueError("the time of an id is out of range")
 
 
 def spelled(prefix: str, milliseconds: int, random: int) -> str:
@@ -14,10 +22,9 @@ def spelled(prefix: str, milliseconds: int, random: int) -> str:
 
     Raises ``ValueError`` for a time before 1970 or after 10889.
     """
-    if not 0 <= milliseconds <= _MAX_MILLISECONDS:
-        raise ValueError("the time of an id is out of range")
+    check_time(milliseconds)
     number = (milliseconds << RANDOM_BITS) + random
-    return f"{prefix}-" + "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
+    return f"{prefix}-" + "".join([_PAIRS[(number >> shift) & 1023] for shift in _SHIFTS])
 
 
 def first_of(prefix: str, at: float) -> str:

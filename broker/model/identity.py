@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from lockstep.formats import identity_name
 
@@ -104,9 +105,15 @@ def matches_pattern(pattern: str, text: str) -> bool:
 
     Case, white space and look-alikes count: nothing is folded.
     """
+    return _compiled(pattern).fullmatch(text) is not None
+
+
+@lru_cache(maxsize=4096)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    # Patterns are the configuration's, and each is asked at every grant of its role.
     parts = re.split(r"(\*\*|\*)", pattern)
     regex = "".join(".+" if part == "**" else "[^/]+" if part == "*" else re.escape(part) for part in parts)
-    return re.fullmatch(regex, text, re.DOTALL) is not None
+    return re.compile(regex, re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,12 +36,7 @@ def strict_json(data: bytes, *, limit: int = MAX_PAYLOAD, depth: int | None = No
     if depth is not None:
         _check_depth(data, depth)
     try:
-        return json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_no_duplicates,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-        )
+        return _DECODER.decode(data.decode("utf-8"))
     except Malformed:
         raise
     # ValueError: not UTF-8, not JSON, or an integer of more digits than the interpreter converts.
@@ -77,6 +72,11 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise Malformed("a number is beyond range")
     return number
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_no_duplicates, parse_constant=_refuse_constant, parse_float=_finite
+)
 
 
 def read_object(

@@ -418,3 +418,38 @@ async def test_catching_up_while_announcements_arrive(state: StateStore, feed: L
     async with asyncio.timeout(30):
         await asyncio.gather(*(revoke(start) for start in (0, 1000, 2000, 3000)), poll(), poll())
     assert await drain(watcher) == list(range(1, 201))
+
+
+# --- the fence -----------------------------------------------------------------------------------------
+
+
+async def test_a_fence_reads_what_another_replica_wrote(state: StateStore, feed: LocalFeed) -> None:
+    await appended(state, [ban(1)])
+    assert await feed.fence() == 1
+    assert denies(feed, 1)
+
+
+async def test_the_only_writer_reads_nothing_for_a_fence(state: StateStore, clock: FakeClock) -> None:
+    feed = await LocalFeed.load(state, clock, alone=True)
+    await announced(state, feed, [ban(1)])
+    await state.close()
+    assert await feed.fence() == 1
+
+
+async def test_the_only_writer_reads_where_an_announcement_is_missing(
+    state: StateStore, clock: FakeClock
+) -> None:
+    feed = await LocalFeed.load(state, clock, alone=True)
+    _, second = await appended(state, [ban(1), ban(2)])
+    feed.announce([second])
+    assert await feed.fence() == 2
+    assert denies(feed, 1)
+
+
+async def test_the_only_writer_reads_once_it_has_lost_its_way(state: StateStore, clock: FakeClock) -> None:
+    feed = await LocalFeed.load(state, clock, alone=True)
+    (written,) = await appended(state, [ban(1)])
+    feed.announce([replace(written, body=ban(2))])
+    assert feed.age() == math.inf
+    assert await feed.fence() == 1
+    assert denies(feed, 1)

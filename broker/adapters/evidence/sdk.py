@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import math
 import operator
@@ -13,6 +14,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from broker.adapters.evidence.remembered import RememberedSets
 from broker.crypto.proof import parse_instance_key, verification_key
 from broker.errors import Denied, InvalidRequest
 from broker.model.evidence import (
@@ -42,6 +44,7 @@ class EvidenceLimits:
 
     `age` is how far (seconds) the time of the measurement may lie from now. It is by the workload's clock, which
     proves nothing: a challenge says that the statement is fresh, this that what it says was not measured long before.
+    `remembered` is how many units of sets that were read before are kept.
     """
 
     statement: int = 8 * 1024 * 1024
@@ -51,6 +54,7 @@ class EvidenceLimits:
     anonymous: int = 1_000
     text: int = 4_096
     age: float = 300.0
+    remembered: int = 500_000
 
 
 class SdkEvidence:
@@ -63,6 +67,7 @@ class SdkEvidence:
 
     def __init__(self, limits: EvidenceLimits = EvidenceLimits()) -> None:
         self._limits = limits
+        self._read_before = RememberedSets(limits.remembered)
 
     def parse_key(self, spki: bytes) -> InstanceKey:
         """The instance key; raises `InvalidRequest` for another type than P-256 or Ed25519, or another spelling."""
@@ -135,6 +140,11 @@ class SdkEvidence:
     def _units(self, statement: evidence_pb2.EvidenceStatement) -> tuple[frozenset[Unit], bytes]:
         _bounded("kinds", len(statement.units), len(_KINDS))
         _bounded("units", sum(len(each.digests) for each in statement.units), self._limits.units)
+        # A fleet runs the same code, and attests it again and again.
+        spelled = tuple(hashlib.sha256(each.SerializeToString()).digest() for each in statement.units)
+        known = self._read_before.get(spelled)
+        if known is not None:
+            return known
         by_kind: dict[UnitKind, list[bytes]] = {}
         for each in statement.units:
             kind = _kind(each.kind)
@@ -147,7 +157,7 @@ class SdkEvidence:
             chain.from_iterable(map(Unit, repeat(kind), digests) for kind, digests in by_kind.items())
         )
         pairs = chain.from_iterable(zip(repeat(str(kind)), digests) for kind, digests in by_kind.items())
-        return units, code_set_digest(pairs)
+        return self._read_before.keep(spelled, units, code_set_digest(pairs))
 
     def _hints(self, statement: evidence_pb2.EvidenceStatement) -> tuple[UnitHint, ...]:
         # In columns: there are as many hints as units, and one check of a column costs less than one of each item.

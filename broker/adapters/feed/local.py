@@ -49,12 +49,15 @@ class LocalFeed:
     replica stands makes the feed infinitely old, and so stops grants.
     """
 
-    def __init__(self, state: StateStore, clock: Clock, denials: DenySet, limits: FeedLimits) -> None:
+    def __init__(
+        self, state: StateStore, clock: Clock, denials: DenySet, limits: FeedLimits, *, alone: bool = False
+    ) -> None:
         """Use `load`."""
         self._state = state
         self._clock = clock
         self._denials = denials
         self._limits = limits
+        self._alone = alone
         self._ahead: dict[int, LogEntry] = {}
         self._subscriptions: set[LocalSubscription] = set()
         self._waiters: set[Waiter] = set()
@@ -64,13 +67,18 @@ class LocalFeed:
         self._known_at = -math.inf
 
     @classmethod
-    async def load(cls, state: StateStore, clock: Clock, limits: FeedLimits | None = None) -> LocalFeed:
-        """The feed with everything that denies now. Raises `Unavailable`."""
+    async def load(
+        cls, state: StateStore, clock: Clock, limits: FeedLimits | None = None, *, alone: bool = False
+    ) -> LocalFeed:
+        """The feed with everything that denies now. Raises `Unavailable`.
+
+        `alone` says that nobody but this process can write the log: the state holds a lock that tells so.
+        """
         asked = clock.monotonic()
         head, entries = await state.read(_snapshot)
         denials = DenySet(head)
         denials.load(entries, head)
-        feed = cls(state, clock, denials, limits or FeedLimits())
+        feed = cls(state, clock, denials, limits or FeedLimits(), alone=alone)
         feed._known_at = asked
         return feed
 
@@ -100,6 +108,16 @@ class LocalFeed:
                 break
         self._known_at = max(self._known_at, asked)
         return self._denials.seq
+
+    async def fence(self) -> int:
+        """Where this process is the only writer, what it knows is what there is: nothing is read for a grant.
+
+        Unless it has lost its way, or something that it was told waits for what
+        it was not: then the log is read.
+        """
+        if self._alone and not self._ahead and self._known_at > -math.inf:
+            return self._denials.seq
+        return await self.catch_up()
 
     def announce(self, entries: Sequence[LogEntry]) -> None:
         """Entries that this replica has committed. Never blocks, never raises for what they contain."""

@@ -39,9 +39,12 @@ UNIT_CODES: Final[dict[UnitKind, int]] = {
 _UNIT_KINDS: Final = {code: kind for kind, code in UNIT_CODES.items()}
 
 
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
+
+
 def to_json(value: object) -> str:
     """Compact JSON in ASCII."""
-    return json.dumps(value, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def pack_digests(digests: Iterable[bytes]) -> bytes:

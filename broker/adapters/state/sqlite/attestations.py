@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -23,16 +24,19 @@ from broker.model.attestation import Attestation, AttestationState
 from broker.model.evidence import Assurance, InstanceKey
 from broker.model.revocation import Selector, SelectorKind
 
+_REMEMBERED: Final = 4_096
 _BY_DIGEST: Final = frozenset((SelectorKind.KEY, SelectorKind.MANIFEST, SelectorKind.DIGEST))
 
 
 class SqliteAttestations:
     """Plug of `broker.ports.AttestationStore`."""
 
-    __slots__ = ("_db",)
+    __slots__ = ("_db", "_read_before")
 
     def __init__(self, session: Session) -> None:
         self._db = session
+        # One instance asks again and again: a row that is as it was is the same attestation.
+        self._read_before: OrderedDict[str, tuple[Row, Attestation]] = OrderedDict()
 
     async def add(self, attestation: Attestation) -> None:
         """Raises `Conflict` where the id is taken."""
@@ -64,7 +68,16 @@ class SqliteAttestations:
     async def get(self, attestation_id: str) -> Attestation | None:
         """The attestation of an id."""
         row = self._db.one("attestations.get", (attestation_id,))
-        return None if row is None else _read(row)
+        if row is None:
+            return None
+        known = self._read_before.get(attestation_id)
+        if known is not None and known[0] == row:
+            return known[1]
+        found = _read(row)
+        self._read_before[attestation_id] = row, found
+        if len(self._read_before) > _REMEMBERED:
+            self._read_before.popitem(last=False)
+        return found
 
     async def refresh(self, attestation: Attestation) -> bool:
         """Replace the mutable part of one that is ALIVE."""

@@ -84,7 +84,10 @@ class SqliteLeases:
 
     async def unsettled(self, attestation_ids: Sequence[str]) -> int:
         """How many leases of some attestations are live."""
-        row = self._db.one("leases.unsettled", (to_json(list(attestation_ids)),))
+        if len(attestation_ids) == 1:  # every grant asks this
+            row = self._db.one("leases.unsettled_of", (attestation_ids[0],))
+        else:
+            row = self._db.one("leases.unsettled", (to_json(list(attestation_ids)),))
         return 0 if row is None else int(row[0])
 
     async def count(self) -> Mapping[LeaseState, int]:

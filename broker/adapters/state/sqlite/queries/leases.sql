@@ -44,5 +44,9 @@ SELECT * FROM leases WHERE due_at <= ? ORDER BY due_at, id LIMIT ?;
 SELECT count(*) FROM leases
 WHERE attestation_id IN (SELECT value FROM json_each(?)) AND +state IN ('pending', 'active', 'revoking', 'stuck');
 
+-- name: unsettled_of
+SELECT count(*) FROM leases
+WHERE attestation_id = ? AND +state IN ('pending', 'active', 'revoking', 'stuck');
+
 -- name: count
 SELECT state, count(*) FROM leases WHERE state IN ('pending', 'active', 'revoking', 'stuck') GROUP BY state;
