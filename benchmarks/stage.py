@@ -10,8 +10,9 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -138,6 +139,8 @@ class Stage:
     bare: Child
     load: Child
     beside: Child
+    ready: float
+    """Seconds from the start of the broker's process until it said that it is ready."""
 
     def measure(
         self, case: str, concurrency: int, seconds: float, *, rate: float = 0.0, beside_rate: float = 0.0
@@ -175,8 +178,10 @@ class Stage:
 
 
 @contextlib.contextmanager
-def stage(folder: Path, units: int, profile: Path | None = None) -> Iterator[Stage]:
-    """Everything running, and an approved manifest of as many units."""
+def stage(
+    folder: Path, units: int, profile: Path | None = None, *, crowd: Callable[[Path], None] | None = None
+) -> Iterator[Stage]:
+    """Everything running, and an approved manifest of as many units; `crowd` writes into the state file before."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("LOCKSTEP_")}
     dev = folder / "dev"
     extra = folder / "bench.toml"
@@ -189,6 +194,8 @@ def stage(folder: Path, units: int, profile: Path | None = None) -> Iterator[Sta
         for line in exports.splitlines()
         if line.startswith("export ")
     )
+    if crowd is not None:
+        crowd(dev / "state" / "lockstep.db")
     limits = {f"LOCKSTEP_LIMITS__{name}": value for name, value in _LIMITS.items()}
     limits["LOCKSTEP_LIMITS__ATTESTATION"] = "1h"
     python = [sys.executable]
@@ -201,6 +208,7 @@ def stage(folder: Path, units: int, profile: Path | None = None) -> Iterator[Sta
             running.callback(child.end)
             return child
 
+        begun = time.monotonic()
         broker = start(
             "broker",
             [*python, "-m", "broker", "serve", "--config", str(dev / "lockstep.toml")],
@@ -226,22 +234,22 @@ def stage(folder: Path, units: int, profile: Path | None = None) -> Iterator[Sta
             role=ROLE,
             units=units,
         )
-        _until_ready(ground, broker)
+        ready = _until_ready(ground, broker) - begun
         _publish(folder, units, {**plain, **settings})
-        yield Stage(ground, broker, bare, load, beside)
+        yield Stage(ground, broker, bare, load, beside, ready)
 
 
-def _until_ready(ground: Ground, broker: Child) -> None:
-    """The broker says by itself when it may be called."""
+def _until_ready(ground: Ground, broker: Child) -> float:
+    """The broker says by itself when it may be called; the monotonic time of that."""
     trust = ssl.create_default_context(cafile=ground.ca_file)
 
-    @tenacity.retry(wait=tenacity.wait_fixed(0.05), stop=tenacity.stop_after_delay(20), reraise=True)
-    def ask() -> None:
+    @tenacity.retry(wait=tenacity.wait_fixed(0.01), stop=tenacity.stop_after_delay(60), reraise=True)
+    def ask() -> float:
         with urllib.request.urlopen(f"{ground.http_url}/readyz", timeout=5, context=trust):
-            pass
+            return time.monotonic()
 
     try:
-        ask()
+        return ask()
     except OSError as error:
         raise StageError(f"the broker is not ready: {error}\n{broker.log()[-3000:]}") from None
 

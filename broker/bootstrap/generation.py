@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from broker.adapters.backends.vault import VaultBackend, swept_path
+from broker.adapters.backends.vault import swept_path
 from broker.adapters.identity.oidc import OidcIdentity
 from broker.adapters.identity.router import IdentityRouter
 from broker.adapters.identity.spiffe import SpiffeIdentity
@@ -126,7 +126,7 @@ def _backends(settings: Settings, parts: Parts, last: Generation | None) -> dict
     for name, table in tables.items():
         if isinstance(table, GateTable):
             vault, below = backends[table.vault], tables[table.vault]
-            if not isinstance(vault, VaultBackend) or not isinstance(below, VaultTable):
+            if not isinstance(below, VaultTable):
                 raise ValueError(f"backends.{name}: {table.vault} is no Vault")
             # It speaks through its Vault's login, and is made anew with it.
             same = kept(table.vault) is not None
@@ -152,12 +152,12 @@ def _on_folders(name: str, sources: Mapping[str, ManifestSource], tables: Tables
 def watch_leases(fresh: Generation) -> None:
     """Each Vault is told below which paths leases are ours: those of its roles. Once the generation is in force:
     a sweep takes back what no row knows, and one that was refused names what may be others'."""
-    for name, plug in fresh.backends.items():
+    for name, plug in fresh.vaults.items():
         table = fresh.settings.tables.backends[name]
-        if isinstance(plug, VaultBackend) and isinstance(table, VaultTable):
-            roles = [role for role in fresh.book.roles.values() if role.backend == name]
-            paths = {swept_path(role.parameters, table.mounts) for role in roles}
-            plug.watch(paths - {""})
+        assert isinstance(table, VaultTable)  # noqa: S101 - that is what makes it one
+        roles = [role for role in fresh.book.roles.values() if role.backend == name]
+        paths = {swept_path(role.parameters, table.mounts) for role in roles}
+        plug.watch(paths - {""})
 
 
 def _check_revocability(settings: Settings, backends: Mapping[str, Any]) -> None:
@@ -179,8 +179,8 @@ def _check_revocability(settings: Settings, backends: Mapping[str, Any]) -> None
 async def close_plugs(last: Generation, fresh: Generation | None) -> None:
     """Close backends and cutters of a generation that the next has not taken over."""
     kept = {id(plug) for plug in (*fresh.backends.values(), *fresh.cutters.values())} if fresh else set()
-    for backend in last.backends.values():
-        if isinstance(backend, VaultBackend) and id(backend) not in kept:
+    for backend in last.vaults.values():
+        if id(backend) not in kept:
             await backend.close()
     for cutter in last.cutters.values():
         if id(cutter) not in kept:

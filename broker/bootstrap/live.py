@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from broker.adapters.backends.vault import VaultBackend
 from broker.bootstrap.plugs import IdentityPlug
 from broker.errors import Denied
 from broker.model.identity import IdentityProof, WorkloadIdentity
@@ -23,7 +22,11 @@ from broker.ports import (
     TargetCutter,
 )
 from broker.settings import Settings
+from broker.settings.vault import VaultBackend as VaultTable
 from lockstep.formats import Reason
+
+if TYPE_CHECKING:
+    from broker.adapters.backends.vault.backend import VaultBackend
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,17 @@ class Generation:
     def book(self) -> RoleBook:
         """Roles and whoever else operators named."""
         return self.settings.book
+
+    @property
+    def vaults(self) -> Mapping[str, VaultBackend]:
+        """Backends that are a Vault or OpenBao, by name."""
+        tables = self.settings.tables.backends
+        # By what was configured, not by class: only whoever has a Vault pays for its client.
+        return {
+            name: cast("VaultBackend", plug)
+            for name, plug in self.backends.items()
+            if isinstance(tables[name], VaultTable)
+        }
 
 
 class Live:
@@ -154,8 +168,7 @@ class LiveComponents:
         yet is ``ok``."""
         backends = {
             f"backends.{name}": "unavailable" if plug.trouble else "ok"
-            for name, plug in self._live.generation.backends.items()
-            if isinstance(plug, VaultBackend)
+            for name, plug in self._live.generation.vaults.items()
         }
         return {**backends, **{f"cutters.{name}": state for name, state in self._targets().items()}}
 

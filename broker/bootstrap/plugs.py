@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from broker.adapters.backends.gate import GateBackend
 from broker.adapters.backends.jwt import JwtBackend
-from broker.adapters.backends.vault import VaultBackend
 from broker.adapters.detectors.standard import StandardDetector
 from broker.adapters.identity.oidc import OidcIdentity, oidc_identity
 from broker.adapters.identity.spiffe import SpiffeIdentity
@@ -20,6 +18,9 @@ from broker.settings.gate import GateBackend as GateTable
 from broker.settings.server import Server, gate_issuer
 from broker.settings.tables import DetectorTable, OidcSource, SpiffeSource
 from broker.settings.vault import VaultBackend as VaultTable
+
+if TYPE_CHECKING:
+    from broker.adapters.backends.vault.backend import VaultBackend
 
 Warn = Callable[[str], None]
 IdentityPlug = OidcIdentity | SpiffeIdentity
@@ -57,13 +58,19 @@ def _jwt(name: str, table: object, parts: Parts) -> JwtBackend:
     return JwtBackend(parts.tokens, parts.server.issuer)
 
 
-def _vault(name: str, table: VaultTable, parts: Parts) -> VaultBackend:
+def _vault(name: str, table: VaultTable, parts: Parts) -> CredentialBackend:
+    from broker.adapters.backends.vault.backend import VaultBackend
+
     # A plug of its own name: what one of an earlier configuration has under way, the next cannot know.
     replica = f"{parts.run}/{parts.entropy.token(4).hex()}"
     return VaultBackend(name, table.options(), parts.clock, replica, parts.warn)
 
 
-def _gate(name: str, table: GateTable, parts: Parts, vault: VaultBackend, longest: float) -> GateBackend:
+def _gate(
+    name: str, table: GateTable, parts: Parts, vault: VaultBackend, longest: float
+) -> CredentialBackend:
+    from broker.adapters.backends.gate.backend import GateBackend
+
     if parts.gate is None:
         raise ValueError(f"backends.{name}: there is no keys.gate")
     return GateBackend(
@@ -98,7 +105,7 @@ BACKENDS: Final[Mapping[str, Callable[[str, Any, Parts], CredentialBackend]]] = 
     "jwt": _jwt,
     "vault": _vault,
 }
-GATES: Final[Mapping[str, Callable[[str, Any, Parts, VaultBackend, float], CredentialBackend]]] = {
+GATES: Final[Mapping[str, Callable[[str, Any, Parts, Any, float], CredentialBackend]]] = {
     "gate": _gate,
 }
 """Backends that stand on another one: a Vault, and its longest request in seconds."""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from broker.adapters.backends.gate import GateBackend, GateOptions, check_parameters
-from broker.adapters.backends.vault import VaultBackend
+from broker.adapters.backends.gate import GateOptions
+from broker.adapters.backends.gate.backend import GateBackend, check_parameters
+from broker.adapters.backends.vault.backend import VaultBackend
 from broker.adapters.clock import SystemClock
 from broker.adapters.entropy import SystemEntropy
 from broker.crypto.keyfiles import public_pem

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.adapters.backends.vault import VaultBackend
+from broker.adapters.backends.vault.backend import VaultBackend
 from broker.adapters.clock import SystemClock
 from broker.model.account import Account, AccountState
 from broker.model.credential import Grant

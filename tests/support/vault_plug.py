@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from broker.adapters.backends.vault import VaultBackend, VaultOptions
+from broker.adapters.backends.vault import VaultOptions
+from broker.adapters.backends.vault.backend import VaultBackend
 from broker.adapters.clock import SystemClock
 from broker.model.account import Account, AccountState
 from broker.model.credential import Grant

@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-from broker.adapters.backends.vault import VaultBackend, VaultOptions
+from broker.adapters.backends.vault import VaultOptions
+from broker.adapters.backends.vault.backend import VaultBackend
 from broker.adapters.clock import SystemClock
 from broker.adapters.cutters.options import PostgresOptions
 from broker.adapters.cutters.postgres import PostgresCutter

@@ -1,6 +1,5 @@
-"""Attestation tokens for a Vault that a team already has."""
+"""Attestation tokens for a Vault that a team already has. The plug, which brings hvac, is in `backend`."""
 
-from broker.adapters.backends.gate.accounts import LONGEST, GateAccounts, GateOptions
-from broker.adapters.backends.gate.backend import GateBackend, check_parameters
+from broker.adapters.backends.gate.options import LONGEST, GateOptions
 
-__all__ = ["LONGEST", "GateAccounts", "GateBackend", "GateOptions", "check_parameters"]
+__all__ = ["LONGEST", "GateOptions"]

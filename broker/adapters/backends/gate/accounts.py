@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from broker.adapters.backends.gate.options import GateOptions
 from broker.adapters.backends.vault.entities import Aliases, VaultEntities
 from broker.adapters.backends.vault.errors import refused, unavailable
 from broker.adapters.backends.vault.flights import Flights
@@ -17,22 +17,7 @@ from broker.model.credential import Confirmation, Confirmed
 from broker.ports import Clock
 from lockstep.formats import Reason
 
-LONGEST: Final = 60.0
-"""Seconds that a gate token may live: it is a bearer token, and only its entity is taken back."""
 _UNUSED: Final = "gate"
-
-
-@dataclass(frozen=True, slots=True)
-class GateOptions:
-    """`mount` is the path of Vault's JWT auth method, `audience` what its roles are bound to, `ttl` seconds.
-
-    `max_request_duration` is what Vault's listener says, as in `VaultOptions`.
-    """
-
-    mount: str
-    audience: str
-    ttl: float = LONGEST
-    max_request_duration: float = 30.0
 
 
 class GateAccounts:

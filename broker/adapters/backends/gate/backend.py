@@ -12,7 +12,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from broker.adapters.backends.gate.accounts import GateAccounts, GateOptions
+from broker.adapters.backends.gate.accounts import GateAccounts
+from broker.adapters.backends.gate.options import GateOptions
 from broker.adapters.backends.vault.session import VaultSession
 from broker.errors import LockstepError
 from broker.model.credential import Confirmation, Confirmed, Credential, Grant, Issued, Lease

@@ -1,6 +1,8 @@
-"""Vault and OpenBao: dynamic secrets on one service token per attestation, taken back at the active node."""
+"""Vault and OpenBao: dynamic secrets on one service token per attestation, taken back at the active node.
 
-from broker.adapters.backends.vault.backend import VaultBackend
+What a configuration says of one is here; the plug, which brings hvac, is in `backend`, for those who have one.
+"""
+
 from broker.adapters.backends.vault.engines import check_parameters, revocability_of, swept_path
 from broker.adapters.backends.vault.login import (
     AppRoleLogin,
@@ -18,7 +20,6 @@ __all__ = [
     "JwtLogin",
     "KubernetesLogin",
     "Login",
-    "VaultBackend",
     "VaultOptions",
     "check_parameters",
     "login_call",
