@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,12 +23,9 @@ CASES = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(120)
-def test_every_case_is_measured_against_the_empty_call() -> None:
-    # The shortest runs there are: what they say of speed is nothing, and nothing of it is asserted.
+def _ran(*arguments: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--json", "--rounds", "1", "--seconds", "0.05", "--units", "5"],
+        [sys.executable, "-m", *arguments, "--json"],
         cwd=ROOT,
         env=clean_environment({}),
         capture_output=True,
@@ -36,7 +34,15 @@ def test_every_case_is_measured_against_the_empty_call() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_every_case_is_measured_against_the_empty_call() -> None:
+    # The shortest runs there are: what they say of speed is nothing, and nothing of it is asserted.
+    found = _ran("benchmarks", "--rounds", "1", "--seconds", "0.05", "--units", "5")
     cases = found["cases"]
     assert found["machine"]["cpu"]
     for label, measures in CASES.items():
@@ -50,16 +56,24 @@ def test_every_case_is_measured_against_the_empty_call() -> None:
 
 
 def test_a_build_is_measured_beside_a_plain_loop() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.manifest", "--json", "--files", "40", "--rounds", "1"],
-        cwd=ROOT,
-        env=clean_environment({}),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = _ran("benchmarks.manifest", "--files", "40", "--rounds", "1")
     assert (found["files"], found["units"]) == (40, 40)
     assert found["ratio"] == pytest.approx(found["seconds"]["build"] / found["seconds"]["sha256"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_brokers_with_live_leases_are_measured_in_turns() -> None:
+    found = _ran("benchmarks.scale", "0", "30", "--rounds", "1", "--seconds", "0.05")
+    assert [case["leases"] for case in found["cases"]] == [0, 30]
+    for case in found["cases"]:
+        assert min(case["ready_seconds"], case["resident_bytes"], case["issue_to_empty"]) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_workload_that_is_measured_is_measured() -> None:
+    found = _ran("benchmarks.measuring", "--modules", "5", "--mapped", "4", "--units", "20", "--rounds", "1")
+    assert found["units"] > 9  # its modules and mapped files, and what Python itself brings
+    assert set(found["milliseconds"]) == {"sha256", "measure", "attest", "again"}
+    assert min(*found["milliseconds"].values(), found["appraise"]["milliseconds"]) > 0
