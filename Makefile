@@ -41,7 +41,8 @@ demo-vault: setup ## the same with a database login from a real OpenBao: an open
 
 .PHONY: test
 test: setup servers lint types contracts protos-check ## everything that must hold before a change lands
-	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	@COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")') \
+	  $(BIN)/python -m pytest --cov --cov-report=term:skip-covered --durations=20 --durations-min=5
 
 ##@ While you work
 
