@@ -61,7 +61,7 @@ def evidence(limits: Limits) -> EvidenceLimits:
 
 def feed(limits: Limits) -> FeedLimits:
     """Of watchers: every stream, and those of the broker's own parts."""
-    return FeedLimits(queue=limits.watch_queue, subscribers=limits.streams + 16)
+    return FeedLimits(queue=limits.watch_queue, subscribers=limits.streams + 16, fresh=limits.state_age)
 
 
 def state(limits: Limits) -> SqliteLimits:

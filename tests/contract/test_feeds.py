@@ -432,8 +432,22 @@ async def test_a_fence_reads_what_another_replica_wrote(state: StateStore, feed:
 async def test_the_only_writer_reads_nothing_for_a_fence(state: StateStore, clock: FakeClock) -> None:
     feed = await LocalFeed.load(state, clock, alone=True)
     await announced(state, feed, [ban(1)])
+    clock.advance(FeedLimits().fresh)
     await state.close()
     assert await feed.fence() == 1
+
+
+async def test_the_only_writer_grants_nothing_once_its_view_is_too_old(
+    state: StateStore, clock: FakeClock
+) -> None:
+    feed = await LocalFeed.load(state, clock, alone=True)
+    clock.advance(FeedLimits().fresh + 0.001)
+    assert await feed.fence() == 0
+    assert feed.age() == 0.0
+    clock.advance(FeedLimits().fresh + 0.001)
+    await state.close()
+    with pytest.raises(Unavailable):
+        await feed.fence()
 
 
 async def test_the_only_writer_reads_where_an_announcement_is_missing(

@@ -22,13 +22,15 @@ _PAGE: Final = 1_000
 class FeedLimits:
     """Bounds: entries that wait for one watcher, watchers, entries announced before one that is missing.
 
-    `patience` is how many seconds a verifier that hears nothing goes on to accept (W of the protocol).
+    `patience` is how many seconds a verifier that hears nothing goes on to accept (W of the protocol), `fresh` how
+    old (seconds) this replica's view may be for a grant (D).
     """
 
     queue: int = 1_024
     subscribers: int = 10_000
     ahead: int = 4_096
     patience: float = 6.0
+    fresh: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +114,10 @@ class LocalFeed:
     async def fence(self) -> int:
         """Where this process is the only writer, what it knows is what there is: nothing is read for a grant.
 
-        Unless it has lost its way, or something that it was told waits for what
-        it was not: then the log is read.
+        Unless it has lost its way, or has not seen the log for too long, or
+        something that it was told waits for what it was not: then the log is read.
         """
-        if self._alone and not self._ahead and self._known_at > -math.inf:
+        if self._alone and not self._ahead and self.age() <= self._limits.fresh:
             return self._denials.seq
         return await self.catch_up()
 
