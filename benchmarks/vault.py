@@ -44,6 +44,8 @@ STRAIGHT: Final = "straight"
 SIZES: Final = (1, 10, 100)
 LOOK: Final = 0.001
 """Seconds between two looks at the catalogue: a watch that never rests would be what is measured."""
+REST: Final = 0.5
+"""Seconds after the last login of an instance is gone: what else there is to confirm of it takes less."""
 SESSIONS: Final = 5
 """Open sessions of an instance, at most, that are watched until they end."""
 ABREAST: Final = 16
@@ -306,7 +308,21 @@ async def taking(found: Ground, line: Line, how: str, size: int) -> tuple[float,
         watch = Watch(found, [user for user, _ in logins], sessions)
         begun = time.perf_counter()
         await back()
-        return await asyncio.to_thread(watch.wait, begun)
+        taken = await asyncio.to_thread(watch.wait, begun)
+    await asyncio.to_thread(_gone, found, [user for user, _ in logins])
+    return taken
+
+
+def _gone(found: Ground, users: Sequence[str]) -> None:
+    """Wait until nothing is left to clean of them, so that one revocation is measured and not the end of another."""
+    query = "SELECT count(*) FROM pg_roles WHERE rolname = ANY(%s)"
+    deadline = time.perf_counter() + 60
+    with found.stage.target.superuser.connect() as look:
+        while look.execute(query, (list(users),)).fetchone() != (0,):
+            if time.perf_counter() > deadline:
+                raise RuntimeError("a login was not dropped")
+            time.sleep(0.05)
+    time.sleep(REST)
 
 
 # --- the run ------------------------------------------------------------------------------------------
