@@ -72,7 +72,7 @@ bench: setup ## the benchmarks (see benchmarks/)
 	@$(BIN)/python -m benchmarks
 
 .PHONY: servers
-servers: ## what tests want and no wheel has: PgBouncer and PostgreSQL 15, unpacked from Debian's packages into .servers
+servers: ## what tests want and no wheel has: PgBouncer, PostgreSQL 15 and strace, unpacked from Debian's packages into .servers
 	@tools/servers .servers
 
 .PHONY: bench-vault
