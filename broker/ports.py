@@ -480,6 +480,13 @@ class DecisionStore(Protocol):
     async def get(self, decision_id: str) -> Decision | None: ...
     async def page(self, since: float, limit: int, after: str = "") -> Sequence[Decision]: ...
 
+    async def added_after(self, decision_id: str, limit: int) -> Sequence[Decision]:
+        """In the order in which they were added, which no clock changes: those after one; none after one that is not
+        there."""
+
+    async def last_added(self, limit: int) -> Sequence[Decision]:
+        """The latest, in the same order."""
+
 
 class RoleVersionStore(Protocol):
     """Full text of every role version that a decision rests on."""

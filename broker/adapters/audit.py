@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import threading
@@ -16,7 +15,7 @@ from typing import Any, BinaryIO, Final
 from broker.errors import Unavailable
 from broker.model.appraisal import Finding
 from broker.model.decision import Decision, Effect
-from lockstep.formats import Reason
+from lockstep.formats import Reason, audit_line, audit_line_hash
 
 GENESIS: Final = "0" * 64
 _TAIL: Final = 4 * 1024 * 1024
@@ -79,6 +78,16 @@ class AuditLines:
             self._queue.append(decision)
             self._change.notify()
 
+    def extend(self, decisions: Iterable[Decision]) -> None:
+        """Queue decisions that must not be lost, waiting for room: not for the loop's thread."""
+        for decision in decisions:
+            with self._change:
+                self._change.wait_for(lambda: len(self._queue) < self._bound or self._closed)
+                if self._closed:
+                    return
+                self._queue.append(decision)
+                self._change.notify_all()
+
     @property
     def head(self) -> tuple[str, int, str]:
         """(chain, lines, hash of the last): what a checkpoint signs."""
@@ -102,6 +111,8 @@ class AuditLines:
                 if not self._queue:
                     return
                 decision = self._queue.popleft()
+                if len(self._queue) == self._bound - 1:
+                    self._change.notify_all()  # who waits for room
                 lost = self._lost
             self._write(decision, lost)
 
@@ -113,8 +124,8 @@ class AuditLines:
             **({"lost": lost} if lost else {}),
             "decision": audit_record(decision),
         }
-        found = _line_hash(content)
-        if not self._emit(_canonical({**content, "hash": found}) + b"\n"):
+        found = audit_line_hash(content)
+        if not self._emit(audit_line({**content, "hash": found}) + b"\n"):
             with self._change:
                 self._lost += 1
             return
@@ -168,7 +179,11 @@ def verify_lines(lines: Iterable[bytes]) -> AuditReport:
         claimed = content.pop("hash")
         chain = str(content.get("chain"))
         expected = counts.get(chain, 0) + 1
-        if content.get("prev") != previous or content.get("n") != expected or _line_hash(content) != claimed:
+        if (
+            content.get("prev") != previous
+            or content.get("n") != expected
+            or audit_line_hash(content) != claimed
+        ):
             raise ValueError(f"line {number} does not follow the one before it")
         counts[chain] = expected
         previous = claimed
@@ -216,15 +231,6 @@ def _finding(finding: Finding) -> dict[str, str]:
     return {name: value for name, value in content.items() if value}
 
 
-def _canonical(content: Mapping[str, Any]) -> bytes:
-    # In ASCII: no text of a workload can break a line, or a terminal that shows it.
-    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode("ascii")
-
-
-def _line_hash(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_canonical(content)).hexdigest()
-
-
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         content = json.loads(line)
@@ -248,6 +254,25 @@ def last_decision(path: Path) -> tuple[str, str]:
         raise Unavailable(Reason.STATE_UNAVAILABLE, message) from error
     decision = found.get("decision") if found else None
     return _named(decision) if isinstance(decision, dict) else ("", "")
+
+
+def last_decisions(path: Path) -> list[str]:
+    """Ids of the decisions on the last lines of a file (4 MiB of them), in their order; none where there is no file.
+
+    Raises `Unavailable` where it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL))
+            parsed = [_parsed(line) for line in file.read(_TAIL).split(b"\n")]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        message = f"the audit log cannot be read ({error.strerror})"
+        raise Unavailable(Reason.STATE_UNAVAILABLE, message) from error
+    decisions = [found.get("decision") for found in parsed if found]
+    return [str(each.get("id", "")) for each in decisions if isinstance(each, dict)]
 
 
 def taken_back(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:

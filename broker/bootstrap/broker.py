@@ -19,6 +19,7 @@ from broker.api.answers import log_unexpected
 from broker.api.drain import Drain
 from broker.api.tls import CertificateError, Certificates
 from broker.bootstrap import limits as bounds
+from broker.bootstrap.auditing import complete
 from broker.bootstrap.doors import open_doors
 from broker.bootstrap.generation import close_plugs, generation, watch_leases
 from broker.bootstrap.live import Generation, Live
@@ -132,6 +133,8 @@ class Broker:
         await refuse_a_copy(self._state, server)
         self._audit = AuditLines.append_to(audit_path(server), self._run)
         self._undo.append(self._close_audit)
+        if missing := await complete(self._state, self._audit, audit_path(server)):
+            self._log.warning("the audit log was completed", decisions=missing)
         # 3
         self._feed = await LocalFeed.load(self._state, self._clock, bounds.feed(server.limits), alone=True)
         # 4

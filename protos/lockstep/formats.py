@@ -166,6 +166,19 @@ def canonical_json(value: object) -> bytes:
     ).encode()
 
 
+def audit_line_hash(content: Mapping[str, object]) -> str:
+    """The hash of a line of the audit log: SHA-256, hexadecimal, over its members without ``hash`` as JSON with sorted
+    keys, no white space, in ASCII."""
+    whole = {name: value for name, value in content.items() if name != "hash"}
+    return hashlib.sha256(audit_line(whole)).hexdigest()
+
+
+def audit_line(content: Mapping[str, object]) -> bytes:
+    """The bytes of a line of the audit log, without its end. In ASCII: no text of a workload can break a line, or a
+    terminal that shows it."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
 def proof_claims(
     *, method: str, body: bytes, audience: str, jti: str, issued_at: int, nonce: str | None
 ) -> dict[str, str | int]:

@@ -498,6 +498,14 @@ class MemoryDecisions(Store):
     async def page(self, since: float, limit: int, after: str = "") -> Sequence[Decision]:
         return [item for item in _after(self._view.read.decisions, after) if item.at >= since][:limit]
 
+    async def added_after(self, decision_id: str, limit: int) -> Sequence[Decision]:
+        added = list(self._view.read.decisions.values())
+        places = [place for place, item in enumerate(added, 1) if item.id == decision_id]
+        return added[places[0] : places[0] + limit] if places else ()
+
+    async def last_added(self, limit: int) -> Sequence[Decision]:
+        return list(self._view.read.decisions.values())[-limit:]
+
 
 class MemoryRoles(Store):
     """Plug of `broker.ports.RoleVersionStore`."""

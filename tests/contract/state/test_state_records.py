@@ -128,6 +128,24 @@ async def test_findings_are_capped_and_counted(state: StateStore, total: int) ->
     assert found.findings_total == max(total, MAX_FINDINGS + 5)
 
 
+async def test_decisions_in_the_order_in_which_they_were_added(state: StateStore) -> None:
+    call = Call(state)
+    assert list(await call.decisions.last_added(10)) == []
+    # Neither ids nor times say it: another process has another clock.
+    for number, at in ((5, 3.0), (2, 9.0), (9, 1.0)):
+        await call.decisions.add(decision(number, at=NOW + at))
+
+    async def added(after: str, limit: int) -> list[int]:
+        return [int(item.id[4:]) for item in await call.decisions.added_after(after, limit)]
+
+    assert [item.id for item in await call.decisions.last_added(2)] == ["dec-000002", "dec-000009"]
+    assert len(await call.decisions.last_added(10)) == 3
+    assert await added("dec-000005", 10) == [2, 9]
+    assert await added("dec-000005", 1) == [2]
+    assert await added("dec-000009", 10) == []
+    assert await added("dec-000001", 10) == []
+
+
 async def test_pages_of_decisions(state: StateStore) -> None:
     call = Call(state)
     # Ids and times do not agree about the order: ids win.

@@ -39,6 +39,16 @@ class SqliteDecisions:
             rows = self._db.all("decisions.page", (after, since, limit))
         return [read_decision(row[0], row[1], json.loads(row[2])) for row in rows]
 
+    async def added_after(self, decision_id: str, limit: int) -> Sequence[Decision]:
+        """In the order in which they were added, after one of them."""
+        rows = self._db.all("decisions.added_after", (decision_id, limit))
+        return [read_decision(row[0], row[1], json.loads(row[2])) for row in rows]
+
+    async def last_added(self, limit: int) -> Sequence[Decision]:
+        """The latest, in the same order."""
+        rows = self._db.all("decisions.last_added", (limit,))
+        return [read_decision(row[0], row[1], json.loads(row[2])) for row in reversed(rows)]
+
 
 class SqliteRoles:
     """Plug of `broker.ports.RoleVersionStore`."""
