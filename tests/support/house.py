@@ -186,6 +186,8 @@ class House:
         self.upkeep_limits = UpkeepLimits(look_again=0.0)
         # As if it had run for a while: nobody who watched an earlier process is still to come.
         self.feed_limits = FeedLimits(patience=0.0)
+        self.alone = False
+        """As where a lock on the state says that nobody else can write the log."""
         self._jti = 0
         self._workloads = 0
 
@@ -205,7 +207,7 @@ class House:
 
     async def start(self) -> None:
         """Make everything that lives in memory; called again, it is a restart on the same state."""
-        self.feed = await LocalFeed.load(self.state, self.clock, self.feed_limits)
+        self.feed = await LocalFeed.load(self.state, self.clock, self.feed_limits, alone=self.alone)
         await self.assemble(self.state)
 
     async def assemble(self, state: StateStore) -> None:

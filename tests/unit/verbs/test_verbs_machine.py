@@ -18,7 +18,7 @@ from broker.model.identity import IdentityMatch, InstanceClaims
 from broker.model.requests import AttestAnswer, IssueAnswer
 from broker.model.revocation import EntryKind, LogEntry, SelectorKind
 from broker.model.role import AfterRevocation, Cap, Mode
-from tests.support.house import House, Workload, policy, role
+from tests.support.house import House, Workload, book, policy, role
 from tests.support.manifests import unit
 
 T = TypeVar("T")
@@ -36,6 +36,8 @@ TERMINAL = {LeaseState.REVOKED, LeaseState.EXPIRED}
 
 class Machine(RuleBasedStateMachine):
     """Verbs of two brokers on one state, weather, and a clock."""
+
+    alone = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +61,8 @@ class Machine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.house = self.run(House.open(*ROLES, publish=False))
+        self.house = self.run(House.open(*ROLES, publish=False, alone=self.alone))
+        self.version = 1
         self.run(self.house.publish(1, "app", "lib", "plugin"))
         self.workloads: list[Workload] = []
         for place in range(3):
@@ -191,6 +194,32 @@ class Machine(RuleBasedStateMachine):
         if made:
             self.attempt(self.house.lift(data.draw(st.sampled_from(made)).id))
 
+    # --- operators --------------------------------------------------------------------------------
+
+    @rule(units=st.sampled_from(["app lib", "app lib plugin", "app"]))
+    def publish(self, units: str) -> None:
+        self.version += 1
+        self.attempt(self.house.publish(self.version, *units.split()))
+
+    @rule(data=st.data(), withdraw=st.booleans())
+    def take_back_a_manifest(self, data: st.DataObject, withdraw: bool) -> None:
+        manifests = sorted(self.house.state._tables.manifests)
+        digest = data.draw(st.sampled_from(manifests))
+        publisher = self.house.publisher
+        verb = publisher.withdraw if withdraw else publisher.retire
+        self.attempt(verb(digest, "operator:ann", "because", ""))
+
+    @rule(mode=st.sampled_from([Mode.ENFORCE, Mode.OBSERVE]))
+    def turn(self, mode: Mode) -> None:
+        """A role goes from observe to enforce, or back: that by itself takes nothing from anybody."""
+        watched = role("watched", mode=mode, identity=IdentityMatch("oidc", subject="watched"))
+        self.house.state.calm()
+        decided = set(self.house.state._tables.revocations)
+        self.house.people.book = book(*ROLES[:2], watched)
+        self.attempt(self.house.upkeep.tick())
+        # Upkeep goes on with what was decided before, and with nothing else.
+        assert set(self.house.state._tables.revocations) == decided
+
     # --- weather ----------------------------------------------------------------------------------
 
     @rule(data=st.data())
@@ -274,7 +303,9 @@ class Machine(RuleBasedStateMachine):
         assert [entry for entry in hits if self._bans(entry)] == []
 
     def _second(self) -> Any:
-        """The revoker of another broker on the same state."""
+        """The revoker of another broker on the same state, where there can be one."""
+        if self.alone:
+            return self.house.revoker
         if self.other is None:
             house = self.house
             mine = dict(house.__dict__)
@@ -426,9 +457,16 @@ class Machine(RuleBasedStateMachine):
             self.loop.close()
 
 
+class Alone(Machine):
+    """The same where one broker has the state for itself: its fence reads nothing."""
+
+    alone = True
+
+
 TestVerbs: Callable[..., Awaitable[None]] = Machine.TestCase
-TestVerbs.settings = settings(  # type: ignore[attr-defined]
-    max_examples=40,
+TestVerbsAlone: Callable[..., Awaitable[None]] = Alone.TestCase
+TestVerbs.settings = TestVerbsAlone.settings = settings(  # type: ignore[attr-defined]
+    max_examples=30,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
