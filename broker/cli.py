@@ -358,6 +358,27 @@ def vault_setup(
 
 
 @main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print what makes a shell complete this command.
+
+    \b
+      lockstep-broker completion bash >~/.local/share/bash-completion/completions/lockstep-broker
+      lockstep-broker completion zsh >~/.zfunc/_lockstep-broker     # a folder of $fpath, before compinit
+      lockstep-broker completion fish >~/.config/fish/completions/lockstep-broker.fish
+
+    Or for one shell alone: eval "$(lockstep-broker completion bash)". Bash 4.4 or newer.
+    """
+    from click.shell_completion import get_completion_class
+
+    made = get_completion_class(shell)
+    assert made is not None  # noqa: S101 - click has all three
+    root = context.find_root().command
+    click.echo(made(root, {}, "lockstep-broker", "_LOCKSTEP_BROKER_COMPLETE").source())
+
+
+@main.command()
 def version() -> None:
     """Print the version."""
     click.echo(f"lockstep-broker {distribution_version('lockstep-broker')}")

@@ -7,6 +7,7 @@ import os
 import sys
 
 import click
+from click.shell_completion import CompletionItem
 
 from lockstep_client.hardening import no_core_file, unreadable
 from lockstep_client.run.launcher import Launcher, Options, stderr_line
@@ -55,7 +56,13 @@ from lockstep_client.settings import load
     metavar="SECONDS",
     help="How long to try while unavailable.",
 )
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument(
+    "command",
+    nargs=-1,
+    required=True,
+    type=click.UNPROCESSED,
+    shell_complete=lambda _context, _parameter, begun: [CompletionItem(begun, type="file")],
+)
 def run(
     role: str,
     check: bool,
