@@ -27,6 +27,10 @@ _SHOWN = 20
 def explain(decision_id: str, everything: bool, as_json: bool) -> None:
     """Why was this granted, refused or revoked?
 
+    \b
+      lockstep explain D-…
+      lockstep explain A-… --json
+
     ID is a decision's (D-…), as errors, logs and receipts name it, or that of
     what was decided about: an attestation (A-…), a lease (L-…) or its token
     (T-…), a revocation (V-…), a report (R-…). Answers the identity concerned,
@@ -97,7 +101,12 @@ def _findings(answer: decision_pb2.ExplainDecisionResponse, everything: bool) ->
 def leases(
     context: click.Context, attestation: str, states: tuple[str, ...], stuck: bool, as_json: bool
 ) -> None:
-    """List leases: who holds what, until when, and how soon it can be taken back."""
+    """List leases: who holds what, until when, and how soon it can be taken back.
+
+    \b
+      lockstep leases --state active
+      lockstep leases --stuck
+    """
     if stuck and states:
         raise click.UsageError("give --stuck or --state, not both")
     wanted = [credential_pb2.LeaseState.Value(f"LEASE_STATE_{state.upper()}") for state in states]
@@ -159,6 +168,9 @@ def _leases(found: Sequence[credential_pb2.Lease]) -> None:
 @click.command()
 def status() -> None:
     """Can the broker be reached, and as whom?
+
+    \b
+      lockstep status
 
     Makes a real connection with the settings as they are; says which one is
     missing. Exit code 75 where nobody answers.

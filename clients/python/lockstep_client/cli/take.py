@@ -150,7 +150,11 @@ def _row(item: oversight_pb2.RevocationSummary) -> tuple[str, ...]:
 @click.option("--ticket", default="", help="A ticket's number.")
 @show.JSON_OPTION
 def lift(revocation_id: str, reason: str, ticket: str, as_json: bool) -> None:
-    """End a ban, so that new attestations are possible. Revives nothing."""
+    """End a ban, so that new attestations are possible. Revives nothing.
+
+    \b
+      lockstep revocations lift V-… --reason "wrong version"
+    """
     with Operator(load()) as operator:
         answer = operator.lift(revocation_id, reason=reason, ticket=ticket)
     if as_json:
@@ -171,6 +175,10 @@ def lift(revocation_id: str, reason: str, ticket: str, as_json: bool) -> None:
 @show.JSON_OPTION
 def receipts(revocation_id: str, wait: float, as_json: bool) -> None:
     """Show the signed receipt of a revocation: what was done, when, and what is not confirmed yet.
+
+    \b
+      lockstep receipts V-… --wait 30
+      lockstep receipts V-… --json >receipt.dsse.json
 
     With --json the DSSE envelope as it was signed. Exit code 75 where it is not
     settled yet: everything is denied, and something is still being cleaned.
