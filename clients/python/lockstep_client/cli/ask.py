@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import click
@@ -166,35 +167,46 @@ def _leases(found: Sequence[credential_pb2.Lease]) -> None:
 
 
 @click.command()
-def status() -> None:
+@show.JSON_OPTION
+def status(as_json: bool) -> None:
     """Can the broker be reached, and as whom?
 
     \b
       lockstep status
+      lockstep status --json
 
     Makes a real connection with the settings as they are; says which one is
     missing. Exit code 75 where nobody answers.
     """
     settings = load()
-    who = (
-        settings.operator_token_file
-        or settings.identity_token_file
-        or settings.client_cert_file
-        or "nobody: set LOCKSTEP_IDENTITY_TOKEN_FILE"
-    )
-    show.facts(
-        [
-            ("addresses", ", ".join(settings.addresses) or "none: set LOCKSTEP_ADDRESS"),
-            ("authority", settings.ca_file or "the system's"),
-            ("cluster", settings.cluster),
-            ("identity", who),
-            ("HTTP door", settings.http_url),
-        ]
-    )
+    who = settings.operator_token_file or settings.identity_token_file or settings.client_cert_file
+    if not as_json:
+        show.facts(
+            [
+                ("addresses", ", ".join(settings.addresses) or "none: set LOCKSTEP_ADDRESS"),
+                ("authority", settings.ca_file or "the system's"),
+                ("cluster", settings.cluster),
+                ("identity", who or "nobody: set LOCKSTEP_IDENTITY_TOKEN_FILE"),
+                ("HTTP door", settings.http_url),
+            ]
+        )
     with Operator(settings) as operator:
         key = messages.InstanceKey.generate()
         operator.transport.unary(methods.GET_CHALLENGE, messages.challenge(key), Anonymous())
-        click.echo(f"gRPC door  answers at {operator.transport.address}")
+        address = operator.transport.address
+    if not as_json:
+        click.echo(f"gRPC door  answers at {address}")
     if settings.http_url:
         Https(settings.ca_file).json(f"{settings.http_url.rstrip('/')}/.well-known/jwks.json")
-        click.echo(f"HTTP door  answers at {settings.http_url}")
+        if not as_json:
+            click.echo(f"HTTP door  answers at {settings.http_url}")
+    if as_json:
+        doors = {"grpc": address} | ({"http": settings.http_url} if settings.http_url else {})
+        facts = {
+            "addresses": list(settings.addresses),
+            "authority": settings.ca_file,
+            "cluster": settings.cluster,
+            "identity": who,
+            "answers": doors,
+        }
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))

@@ -21,6 +21,7 @@ from lockstep_client.errors import (
     Revoked,
     Unavailable,
 )
+from lockstep_client.words import plain
 
 EXIT_WRONG: Final = 2
 """Process exit code: the command line or a setting is wrong."""
@@ -87,7 +88,7 @@ class Lazy(click.Group):
         try:
             return super().invoke(ctx)
         except LockstepError as error:
-            click.echo(f"lockstep: {error}", err=True)
+            click.echo(f"lockstep: {plain(str(error))}", err=True)
             sys.exit(exit_code(error))
 
 
