@@ -12,12 +12,12 @@ import click
 import tenacity
 
 from lockstep.v1 import oversight_pb2, revocation_pb2
-from lockstep_client.cli import show
+from lockstep_client.cli import receipt_view, show
 from lockstep_client.cli.spans import SINCE_OPTION, Span
 from lockstep_client.errors import InvalidRequest, Unavailable
 from lockstep_client.operator import Operator
 from lockstep_client.settings import load
-from lockstep_client.words import word
+from lockstep_client.words import plain, word
 
 _TEXT = {
     "attestation": ("attestation_id", "One attested instance."),
@@ -180,7 +180,7 @@ def receipts(revocation_id: str, wait: float, as_json: bool) -> None:
       lockstep receipts V-… --wait 30
       lockstep receipts V-… --json >receipt.dsse.json
 
-    With --json the DSSE envelope as it was signed. Exit code 75 where it is not
+    With --json the DSSE envelope as it was signed, for whoever checks it. Exit code 75 where it is not
     settled yet: everything is denied, and something is still being cleaned.
     """
     with Operator(load()) as operator:
@@ -197,7 +197,12 @@ def receipts(revocation_id: str, wait: float, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(envelope, indent=2))
         return
-    click.echo(json.dumps(_payload(envelope), indent=2, ensure_ascii=False))
+    receipt = _payload(envelope)
+    show.facts(receipt_view.head(receipt))
+    click.echo()
+    show.table(receipt_view.steps(receipt), ("step", "after", "what was found"))
+    for line in receipt_view.unconfirmed(receipt):
+        click.echo(f"not confirmed: {plain(line)}")
     click.echo("settled" if answer.complete else "not settled yet: more will be confirmed", err=True)
 
 
