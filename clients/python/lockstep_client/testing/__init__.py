@@ -5,5 +5,6 @@
 """
 
 from lockstep_client.testing.broker import DevBroker, broker
+from lockstep_client.testing.trouble import Trouble
 
-__all__ = ["DevBroker", "broker"]
+__all__ = ["DevBroker", "Trouble", "broker"]
