@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 import click
 
+from lockstep.formats import Reason
 from lockstep.v1 import attestation_pb2, credential_pb2, decision_pb2, evidence_pb2
 from lockstep_client import messages, methods
 from lockstep_client.callers import Anonymous
@@ -17,6 +19,7 @@ from lockstep_client.verify.https import Https
 from lockstep_client.words import plain, word
 
 _SHOWN = 20
+_REVOCATION = re.compile(r"\bV-[0-9a-z]{26}\b")
 
 
 @click.command()
@@ -50,7 +53,7 @@ def explain(decision_id: str, everything: bool, as_json: bool) -> None:
             ("what", word(decision_pb2.DecisionKind, decision.kind, "DECISION_KIND_")),
             ("when", show.time(decision.at)),
             ("verdict", decision.verdict),
-            ("effect", f"{decision.effect}{' (the role observes)' if mode == 'observe' else ''}"),
+            ("effect", _effect(decision.effect, mode)),
             ("identity", decision.identity),
             ("attestation", decision.attestation_id),
             ("role", decision.role),
@@ -64,6 +67,20 @@ def explain(decision_id: str, everything: bool, as_json: bool) -> None:
         ]
     )
     _findings(answer, everything)
+
+
+def _effect(effect: str, mode: str) -> str:
+    """Of a role that observes it is said, except where something counted all the same: a ban, a bad identity."""
+    counted = effect in ("refused", "revoked", "quarantined")
+    return f"{effect} (the role observes)" if mode == "observe" and not counted else effect
+
+
+def _next(decision: decision_pb2.Decision) -> str:
+    """What would change the verdict: no approval outweighs a ban."""
+    if decision.verdict != Reason.BANNED:
+        return f"lockstep manifest approve --from {decision.decision_id}"
+    banned_by = _REVOCATION.search(decision.detail)
+    return f"lockstep revocations lift {banned_by[0]} --reason …" if banned_by else ""
 
 
 def _findings(answer: decision_pb2.ExplainDecisionResponse, everything: bool) -> None:
@@ -82,7 +99,9 @@ def _findings(answer: decision_pb2.ExplainDecisionResponse, everything: bool) ->
         click.echo(f"  … and {decision.findings_total - len(shown)} more")
     for package in answer.nearest:
         click.echo(f"nearest: {plain(package)}")
-    click.echo(f"next: lockstep manifest approve --from {decision.decision_id}")
+    step = _next(decision)
+    if step:
+        click.echo(f"next: {step}")
 
 
 @click.command()
