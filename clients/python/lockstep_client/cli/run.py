@@ -10,8 +10,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from lockstep_client.hardening import no_core_file, unreadable
-from lockstep_client.run.launcher import Launcher, Options, stderr_line
+from lockstep_client.run.launcher import Launcher, Options
 from lockstep_client.run.reactions import when_revoked, when_rotated
+from lockstep_client.run.words import stderr_line
 from lockstep_client.settings import load
 
 
