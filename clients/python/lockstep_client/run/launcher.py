@@ -34,6 +34,7 @@ from lockstep_client.holding import Attestation, Revocation
 from lockstep_client.leases import LiveCredential
 from lockstep_client.leaving import LEAVE_WITHIN
 from lockstep_client.measure import statement
+from lockstep_client.operator import Operator
 from lockstep_client.run import signals
 from lockstep_client.run.asking import Answer, Asking
 from lockstep_client.run.child import Child
@@ -168,7 +169,7 @@ class Launcher:
                 elif event.kind == "answered":
                     attestation = event.answer.verdict()
                     if check:
-                        return self._words.checked(attestation, self._options.role)
+                        return self._words.checked(attestation, self._options.role, self._about)
                     self._granted(attestation, connection, way, links, measure)
                     if not asks_itself:
                         self._start(plan, arguments, way)
@@ -224,6 +225,16 @@ class Launcher:
         way.give(credential)
         links.approve(measure.appraised())
         links.go()
+
+    def _about(self, decision: str) -> Sequence[str]:
+        """What a decision found, by package; nothing where it may not be asked for."""
+        from lockstep_client.run import differing  # no start that is granted waits for it
+
+        try:
+            with Operator(self._settings) as asking:
+                return differing.lines(asking.explain(decision))
+        except LockstepError:
+            return ()
 
     def _start(self, plan: Plan, arguments: Sequence[str], way: Handover) -> None:
         self._run += 1

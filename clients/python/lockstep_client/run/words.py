@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from lockstep_client.errors import EXIT_DENIED
 from lockstep_client.guarding import unseen_lines
@@ -47,8 +47,8 @@ class Words:
             f"credential for {role} until {credential.expires_at:%H:%M:%S}Z, renewed while approved{observed}"
         )
 
-    def checked(self, attestation: Attestation, role: str) -> int:
-        """What would be decided; the exit code that says the same."""
+    def checked(self, attestation: Attestation, role: str, about: Callable[[str], Iterable[str]]) -> int:
+        """What would be decided; the exit code that says the same. `about` tells what a decision is about, in lines."""
         standing = attestation.roles.get(role)
         status = standing.status if standing is not None else attestation.status
         decision = (standing.decision if standing is not None else "") or attestation.decision
@@ -59,6 +59,8 @@ class Words:
         reason = standing.reason if standing is not None else ""
         units = f"{findings:,} unit{'' if findings == 1 else 's'}"
         self.say(f"would be refused: {units}, {reason or status}, decision {decision}")
+        for line in about(decision) if decision else ():
+            self.say(f"  {line}")
         self.next(decision)
         return EXIT_DENIED
 
