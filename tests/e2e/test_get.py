@@ -119,6 +119,20 @@ def test_where_it_cannot_be_written_it_is_given_back(broker: Broker) -> None:
     assert leases_of(broker, "worker-full") == ["LEASE_STATE_REVOKED"]
 
 
+def test_without_a_standard_output_nobody_is_asked(broker: Broker) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *LOCKSTEP, "get", "worker"],
+        env=clean_environment(broker.env("worker-closed")),
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=45,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "no standard output" in done.stderr
+    assert leases_of(broker, "worker-closed") == []
+
+
 def test_a_terminal_is_shown_a_secret_only_when_it_is_asked_for(broker: Broker) -> None:
     refused = on_a_terminal(broker, "worker-tty", "worker")
     assert "--show" in refused

@@ -11,9 +11,11 @@ from typing import Any, Final
 
 from lockstep_client.errors import ConfigurationError
 from lockstep_client.holding import Held
+from lockstep_client.settings import variables
 
 EXEC_CREDENTIAL: Final = "client.authentication.k8s.io/v1"
 """The one version that is spoken (Kubernetes, client-go credential plugins)."""
+_SETTINGS: Final = frozenset(variables())
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -44,6 +46,11 @@ def as_env(held: Held) -> str:
         if _VARIABLE.fullmatch(variable) is None or "\0" in value:
             raise ConfigurationError(
                 f"{held.role}: a shell holds no {name!r}: use --format json", setting="--format"
+            )
+        if variable in _SETTINGS:
+            raise ConfigurationError(
+                f"{held.role}: its field {name!r} would be the setting {variable}: use --format json",
+                setting="--format",
             )
         lines.append(f"export {variable}={shlex.quote(value)}")
     return "\n".join(lines)

@@ -62,6 +62,8 @@ def get(role: str, form: str, show: bool, wait: float) -> None:
     standard error: `lockstep revoke --lease L-…` takes it back before its time.
     Where it cannot be printed, it is given back.
     """
+    if sys.stdout is None:
+        raise click.UsageError("there is no standard output to print to")
     if sys.stdout.isatty() and not show:
         raise click.UsageError(
             "this would print a secret to a terminal: send it to a program or a file, or add --show"

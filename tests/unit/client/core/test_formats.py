@@ -53,6 +53,12 @@ def test_a_shell_gets_every_byte_and_runs_none() -> None:
     assert all(line.startswith("export LOCKSTEP_") for line in FORMATS["env"](held("t")).splitlines())
 
 
+@pytest.mark.parametrize("name", ["address", "ca_file", "config", "operator_token_file"])
+def test_a_field_is_no_setting(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"LOCKSTEP_{name.upper()}"):
+        FORMATS["env"](held(**{name: "x"}))
+
+
 @pytest.mark.parametrize("fields", [{"a-b": "x"}, {"a;id": "x"}, {"key": "a\0b"}])
 def test_what_a_shell_cannot_hold_is_refused(fields: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError, match="--format json"):
