@@ -107,3 +107,18 @@ def test_a_missing_setting_is_2_and_says_which(name: str, stranger: tuple[dict[s
     done = lockstep(folder, kept, *name.split(), *ASKING[name])
     assert done.returncode == 2, done.stdout + done.stderr
     assert "LOCKSTEP_ADDRESS" in done.stderr
+
+
+@pytest.mark.parametrize("name", [name for name, _ in ALL if name.startswith("lockstep-broker ")])
+def test_a_wrong_command_line_of_the_broker_is_2(name: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "broker", *name.split()[1:], "--no-such-option"],
+        env=clean_environment({}),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=45,
+        check=False,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Try '" in done.stderr

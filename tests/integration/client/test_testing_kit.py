@@ -11,6 +11,7 @@ import pytest
 import lockstep_client
 from lockstep_client import Denied, Revoked, Unavailable
 from lockstep_client.testing import DevBroker, broker
+from lockstep_client.testing import until as until_true
 from tests.support.actors import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -121,3 +122,10 @@ def test_a_silent_broker_ends_in_order() -> None:
         assert not Path(f"/proc/{pid}").exists()
         with pytest.raises(Unavailable, match="no broker"):
             running.fall_silent()
+
+
+def test_waiting_ends_with_the_answer_or_says_what_it_was() -> None:
+    answers = iter([0, 0, 7])
+    assert until_true(lambda: next(answers)) == 7
+    with pytest.raises(AssertionError, match=r"not within 0\.05 s; the last answer was False"):
+        until_true(lambda: False, within=0.05)
