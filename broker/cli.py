@@ -73,6 +73,9 @@ _config = click.option(
 def serve(file: Path) -> None:
     """Serve until SIGTERM.
 
+    \b
+      lockstep-broker serve --config /etc/lockstep/lockstep.toml
+
     SIGTERM drains: health says NOT_SERVING, callers are told to go elsewhere,
     what runs may end. A second one ends at once. SIGHUP reloads roles, keys,
     certificates and detectors; a configuration with faults changes nothing.
@@ -99,6 +102,9 @@ def serve(file: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Problems as JSON on stdout.")
 def check_config(file: Path, as_json: bool) -> None:
     """Say everything that is wrong with a configuration, and what to do.
+
+    \b
+      lockstep-broker check-config --config /etc/lockstep/lockstep.toml
 
     Reads what `serve` would read, key files included; opens no port, writes nothing.
     """
@@ -139,6 +145,9 @@ def check_config(file: Path, as_json: bool) -> None:
 def migrate(file: Path, check: bool) -> None:
     """Bring the state's schema up to this version; `serve` does the same at start.
 
+    \b
+      lockstep-broker migrate --config /etc/lockstep/lockstep.toml --check
+
     The state must not be in use. Nothing is lost: make a copy of the file all the same.
     """
     with _verdicts():
@@ -172,6 +181,9 @@ def state() -> None:
 @click.option("--json", "as_json", is_flag=True, help="What was done as JSON on stdout.")
 def state_restored(file: Path, reason: str, ticket: str, by: str, yes: bool, as_json: bool) -> None:
     """Say that the state was restored from a copy: run it before the first start.
+
+    \b
+      lockstep-broker state restored --config lockstep.toml --reason "the disk was lost"
 
     The copy lacks what was granted and revoked after it was made. The log begins
     anew, so that every watcher does; everything that was granted is revoked, also
@@ -297,6 +309,9 @@ def vault_check(
 ) -> None:
     """Say what is missing or too wide at the server, and print the command that mends it.
 
+    \b
+      lockstep-broker vault check /etc/lockstep/lockstep.toml
+
     Logs in as the broker would, and asks cutters about their targets. With an operator's token it also reads policies
     and roles; for each policy it then makes two tokens of a minute, to ask the
     server what they may, and revokes them. It changes nothing. Without one, much
@@ -338,6 +353,9 @@ def vault_setup(
 ) -> None:
     """Make policies, token role and login at the server, with an operator's token.
 
+    \b
+      lockstep-broker vault setup /etc/lockstep/lockstep.toml --dry-run
+
     What is as it should be is left alone, so that it may be run again. Engines
     and their roles stay yours: docs/vault.md.
     """
@@ -358,8 +376,33 @@ def vault_setup(
 
 
 @main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print what makes a shell complete this command.
+
+    \b
+      lockstep-broker completion bash >~/.local/share/bash-completion/completions/lockstep-broker
+      lockstep-broker completion zsh >~/.zfunc/_lockstep-broker     # a folder of $fpath, before compinit
+      lockstep-broker completion fish >~/.config/fish/completions/lockstep-broker.fish
+
+    Or for one shell alone: eval "$(lockstep-broker completion bash)". Bash 4.4 or newer.
+    """
+    from click.shell_completion import get_completion_class
+
+    made = get_completion_class(shell)
+    assert made is not None  # noqa: S101 - click has all three
+    root = context.find_root().command
+    click.echo(made(root, {}, "lockstep-broker", "_LOCKSTEP_BROKER_COMPLETE").source())
+
+
+@main.command()
 def version() -> None:
-    """Print the version."""
+    """Print the version.
+
+    \b
+      lockstep-broker version
+    """
     click.echo(f"lockstep-broker {distribution_version('lockstep-broker')}")
 
 

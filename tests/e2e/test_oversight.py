@@ -122,3 +122,28 @@ def test_who_may_not_read_is_told_so(broker: Broker) -> None:
     for command in ("attestations", "detections", "revocations", "report"):
         said = broker.cli(command, expect=78, LOCKSTEP_OPERATOR_TOKEN_FILE=str(broker.token_file("app-nosy")))
         assert "this identity may not make this call" in said
+
+
+def test_what_answers_is_told_to_programs_too(broker: Broker) -> None:
+    said = json.loads(broker.cli("status", "--json"))
+    assert said["answers"] == {"grpc": broker.address, "http": broker.http_url}
+    assert said["identity"] == str(broker.folder / "operator.token")
+    assert "answers at" in broker.cli("status")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["leases"],
+        ["attestations"],
+        ["attestations", "--loaded", "pkg:pypi/litellm@1.82.8", "--since", "30d"],
+        ["attestations", "--loaded", "ab" * 32],
+        ["detections", "--since", "7d"],
+        ["revocations", "--open"],
+    ],
+    ids=" ".join,
+)
+def test_a_list_is_a_table_for_people_and_a_document_for_programs(broker: Broker, command: list[str]) -> None:
+    found = json.loads(broker.cli(*command, "--json"))
+    lines = broker.cli(*command).splitlines()
+    assert len(lines) == (len(found) + 1 if found else 0)

@@ -168,15 +168,15 @@ class Connection:
         """Runs whenever a role's secret is a new one."""
         self._telling.on_rotated(role, callback)
 
-    def close(self) -> None:
-        """Give leases back and forget everything; idempotent."""
+    def close(self, *, give_back: bool = True) -> None:
+        """Give leases back, unless they are to live on until they expire, and forget everything; idempotent."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
         atexit.unregister(self.close)
         if self._parts is not None:
-            self._parts.keeper.close()
+            self._parts.keeper.close(give_back=give_back)
 
     # --- assembling -------------------------------------------------------------------------------------
 

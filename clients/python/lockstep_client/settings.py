@@ -60,6 +60,11 @@ class Settings:
         return {name: value for key, name in _ENVIRONMENT.items() if (value := getattr(self, key))}
 
 
+def variables() -> tuple[str, ...]:
+    """The environment variables that are settings."""
+    return (*_ENVIRONMENT.values(), CONFIG_VARIABLE)
+
+
 def _check_address(text: str) -> None:
     match = _ADDRESS.fullmatch(text)
     if match is None or not 0 < int(match["port"]) <= _LAST_PORT:

@@ -67,6 +67,11 @@ class Transport:
         """When the cluster last answered anything at all, `Clock.steady` seconds."""
 
     @property
+    def addresses(self) -> tuple[str, ...]:
+        """All of them, in the order in which they are tried."""
+        return self._addresses
+
+    @property
     def address(self) -> str:
         """The address in use, or next to be tried."""
         return self._addresses[self._index]

@@ -13,4 +13,4 @@ def main() -> None:
         sys.exit("lockstep: the command line needs its extra: pip install 'lockstep-client[cli]'")
     from lockstep_client.cli.main import cli
 
-    cli()
+    cli(prog_name="lockstep")

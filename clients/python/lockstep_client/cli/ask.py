@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 
 import click
 
+from lockstep.formats import Reason
 from lockstep.v1 import attestation_pb2, credential_pb2, decision_pb2, evidence_pb2
 from lockstep_client import messages, methods
 from lockstep_client.callers import Anonymous
@@ -16,6 +19,7 @@ from lockstep_client.verify.https import Https
 from lockstep_client.words import plain, word
 
 _SHOWN = 20
+_REVOCATION = re.compile(r"\bV-[0-9a-z]{26}\b")
 
 
 @click.command()
@@ -26,6 +30,10 @@ _SHOWN = 20
 @show.JSON_OPTION
 def explain(decision_id: str, everything: bool, as_json: bool) -> None:
     """Why was this granted, refused or revoked?
+
+    \b
+      lockstep explain D-…
+      lockstep explain A-… --json
 
     ID is a decision's (D-…), as errors, logs and receipts name it, or that of
     what was decided about: an attestation (A-…), a lease (L-…) or its token
@@ -45,7 +53,7 @@ def explain(decision_id: str, everything: bool, as_json: bool) -> None:
             ("what", word(decision_pb2.DecisionKind, decision.kind, "DECISION_KIND_")),
             ("when", show.time(decision.at)),
             ("verdict", decision.verdict),
-            ("effect", f"{decision.effect}{' (the role observes)' if mode == 'observe' else ''}"),
+            ("effect", _effect(decision.effect, mode)),
             ("identity", decision.identity),
             ("attestation", decision.attestation_id),
             ("role", decision.role),
@@ -59,6 +67,20 @@ def explain(decision_id: str, everything: bool, as_json: bool) -> None:
         ]
     )
     _findings(answer, everything)
+
+
+def _effect(effect: str, mode: str) -> str:
+    """Of a role that observes it is said, except where something counted all the same: a ban, a bad identity."""
+    counted = effect in ("refused", "revoked", "quarantined")
+    return f"{effect} (the role observes)" if mode == "observe" and not counted else effect
+
+
+def _next(decision: decision_pb2.Decision) -> str:
+    """What would change the verdict: no approval outweighs a ban."""
+    if decision.verdict != Reason.BANNED:
+        return f"lockstep manifest approve --from {decision.decision_id}"
+    banned_by = _REVOCATION.search(decision.detail)
+    return f"lockstep revocations lift {banned_by[0]} --reason …" if banned_by else ""
 
 
 def _findings(answer: decision_pb2.ExplainDecisionResponse, everything: bool) -> None:
@@ -77,7 +99,9 @@ def _findings(answer: decision_pb2.ExplainDecisionResponse, everything: bool) ->
         click.echo(f"  … and {decision.findings_total - len(shown)} more")
     for package in answer.nearest:
         click.echo(f"nearest: {plain(package)}")
-    click.echo(f"next: lockstep manifest approve --from {decision.decision_id}")
+    step = _next(decision)
+    if step:
+        click.echo(f"next: {step}")
 
 
 @click.command()
@@ -97,7 +121,12 @@ def _findings(answer: decision_pb2.ExplainDecisionResponse, everything: bool) ->
 def leases(
     context: click.Context, attestation: str, states: tuple[str, ...], stuck: bool, as_json: bool
 ) -> None:
-    """List leases: who holds what, until when, and how soon it can be taken back."""
+    """List leases: who holds what, until when, and how soon it can be taken back.
+
+    \b
+      lockstep leases --state active
+      lockstep leases --stuck
+    """
     if stuck and states:
         raise click.UsageError("give --stuck or --state, not both")
     wanted = [credential_pb2.LeaseState.Value(f"LEASE_STATE_{state.upper()}") for state in states]
@@ -157,32 +186,46 @@ def _leases(found: Sequence[credential_pb2.Lease]) -> None:
 
 
 @click.command()
-def status() -> None:
+@show.JSON_OPTION
+def status(as_json: bool) -> None:
     """Can the broker be reached, and as whom?
+
+    \b
+      lockstep status
+      lockstep status --json
 
     Makes a real connection with the settings as they are; says which one is
     missing. Exit code 75 where nobody answers.
     """
     settings = load()
-    who = (
-        settings.operator_token_file
-        or settings.identity_token_file
-        or settings.client_cert_file
-        or "nobody: set LOCKSTEP_IDENTITY_TOKEN_FILE"
-    )
-    show.facts(
-        [
-            ("addresses", ", ".join(settings.addresses) or "none: set LOCKSTEP_ADDRESS"),
-            ("authority", settings.ca_file or "the system's"),
-            ("cluster", settings.cluster),
-            ("identity", who),
-            ("HTTP door", settings.http_url),
-        ]
-    )
+    who = settings.operator_token_file or settings.identity_token_file or settings.client_cert_file
+    if not as_json:
+        show.facts(
+            [
+                ("addresses", ", ".join(settings.addresses) or "none: set LOCKSTEP_ADDRESS"),
+                ("authority", settings.ca_file or "the system's"),
+                ("cluster", settings.cluster),
+                ("identity", who or "nobody: set LOCKSTEP_IDENTITY_TOKEN_FILE"),
+                ("HTTP door", settings.http_url),
+            ]
+        )
     with Operator(settings) as operator:
         key = messages.InstanceKey.generate()
         operator.transport.unary(methods.GET_CHALLENGE, messages.challenge(key), Anonymous())
-        click.echo(f"gRPC door  answers at {operator.transport.address}")
+        address = operator.transport.address
+    if not as_json:
+        click.echo(f"gRPC door  answers at {address}")
     if settings.http_url:
         Https(settings.ca_file).json(f"{settings.http_url.rstrip('/')}/.well-known/jwks.json")
-        click.echo(f"HTTP door  answers at {settings.http_url}")
+        if not as_json:
+            click.echo(f"HTTP door  answers at {settings.http_url}")
+    if as_json:
+        doors = {"grpc": address} | ({"http": settings.http_url} if settings.http_url else {})
+        facts = {
+            "addresses": list(settings.addresses),
+            "authority": settings.ca_file,
+            "cluster": settings.cluster,
+            "identity": who,
+            "answers": doors,
+        }
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))

@@ -20,7 +20,7 @@ _NEXT_STEPS: Final = {
     "not_entitled": "ask whoever keeps the broker's configuration: see [operators.*] there",
     "signature_rejected": "sign with a key that the application's signers name: lockstep manifest sign",
     "rollback": "build with a higher --version (lockstep manifest list shows what is there)",
-    "not_found": "lockstep manifest list --all shows what is there",
+    "not_found": "compare the id; lockstep manifest list --all shows every manifest",
 }
 
 

@@ -14,7 +14,7 @@ from lockstep.v1 import detection_pb2, evidence_pb2, oversight_pb2, revocation_p
 from lockstep_client.cli import show
 from lockstep_client.cli.spans import SINCE_OPTION
 from lockstep_client.clock import SystemClock
-from lockstep_client.errors import LockstepError
+from lockstep_client.errors import LockstepError, Unavailable
 from lockstep_client.operator import Operator
 from lockstep_client.settings import load
 from lockstep_client.watch import Watch
@@ -119,17 +119,20 @@ class _Printer:
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
         self.over = threading.Event()
+        self.heard = False
         self.error: LockstepError | None = None
 
     def snapshot(
         self, events: Sequence[revocation_pb2.RevocationEvent], position: revocation_pb2.LogPosition
     ) -> None:
         """What is denied now."""
+        self.heard = True
         if not self._as_json:
             click.echo(f"{len(events)} entries are live; following", err=True)
 
     def event(self, event: revocation_pb2.RevocationEvent) -> None:
         """One new entry."""
+        self.heard = True
         if self._as_json:
             click.echo(json.dumps(json_format.MessageToDict(event, preserving_proto_field_name=True)))
             return
@@ -149,6 +152,7 @@ class _Printer:
 
     def beat(self, asked_at: float | None, grace: float) -> None:
         """Nothing is said of a sign of life."""
+        self.heard = True
 
     def denied(self, error: LockstepError) -> None:
         """The watch is refused."""
@@ -165,6 +169,8 @@ def watch(seconds: float | None, as_json: bool) -> None:
     \b
       lockstep watch
       lockstep watch --json | jq .selector
+
+    With --for, exit code 75 where nobody answered in that time.
     """
     with Operator(load()) as operator:
         printer = _Printer(as_json)
@@ -178,6 +184,8 @@ def watch(seconds: float | None, as_json: bool) -> None:
             following.thread.stop()
     if printer.error is not None:
         raise printer.error
+    if not printer.heard:
+        raise Unavailable(f"nobody answered at {', '.join(operator.transport.addresses)}")
 
 
 def _loaded(text: str | None) -> tuple[bytes, str]:

@@ -9,6 +9,7 @@ from importlib.metadata import version as installed_version
 from typing import Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from lockstep_client.errors import (
     EXIT_DENIED,
@@ -20,6 +21,7 @@ from lockstep_client.errors import (
     Revoked,
     Unavailable,
 )
+from lockstep_client.words import plain
 
 EXIT_WRONG: Final = 2
 """Process exit code: the command line or a setting is wrong."""
@@ -29,6 +31,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "lockstep_client.cli.run:run",
         "Run a program with a credential for as long as its code is approved.",
     ),
+    "get": ("lockstep_client.cli.get:get", "Print a credential once, for a job that is over soon."),
+    "wait": ("lockstep_client.cli.get:wait_for_broker", "Wait until the broker answers."),
     "manifest": (
         "lockstep_client.cli.manifest:manifest_group",
         "Build, compare, approve and publish manifests.",
@@ -46,6 +50,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "receipts": ("lockstep_client.cli.take:receipts", "Show the signed receipt of a revocation."),
     "watch": ("lockstep_client.cli.look:watch", "Follow the revocation log as it grows."),
     "status": ("lockstep_client.cli.ask:status", "Can the broker be reached, and as whom?"),
+    "completion": ("lockstep_client.cli.completion:completion", "Print what makes a shell complete this."),
 }
 
 
@@ -69,12 +74,21 @@ class Lazy(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """From the table too: a shell waits for it."""
+        commands = [
+            CompletionItem(name, help=summary)
+            for name, (_, summary) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run, and turn our errors into a line and an exit code."""
         try:
             return super().invoke(ctx)
         except LockstepError as error:
-            click.echo(f"lockstep: {error}", err=True)
+            click.echo(f"lockstep: {plain(str(error))}", err=True)
             sys.exit(exit_code(error))
 
 

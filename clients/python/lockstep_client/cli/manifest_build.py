@@ -57,7 +57,11 @@ def build(
     output: str,
     as_json: bool,
 ) -> None:
-    """Build a manifest from what is here. The same input gives the same bytes."""
+    """Build a manifest from what is here. The same input gives the same bytes.
+
+    \b
+      lockstep manifest build --application pay --version 3 --environment .venv --app src --output pay.json
+    """
     # Before anything is read: what no broker takes is not worth the wait.
     check_names(application, version, include)
     if not (environment or app or site_packages or interpreter or image or pid or base):

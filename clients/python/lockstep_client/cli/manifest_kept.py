@@ -52,7 +52,11 @@ from lockstep_client.words import plain
 @json_option
 @command_errors
 def publish(file: str, as_json: bool) -> None:
-    """Hand a signed manifest to the broker."""
+    """Hand a signed manifest to the broker.
+
+    \b
+      lockstep manifest publish pay.dsse.json
+    """
     manifest, _, signatures = read_manifest_file(file)
     if not signatures:
         raise ManifestError(f"{file} is not signed; next: lockstep manifest sign {file} --key KEY")
@@ -98,7 +102,12 @@ def _publish(manifests: Manifests, manifest: CodeManifest, envelope: bytes, as_j
 @json_option
 @command_errors
 def diff(before: str, after: str, as_json: bool) -> None:
-    """What changes from BEFORE to AFTER: files, or manifests of the broker (application[@version], digest)."""
+    """What changes from BEFORE to AFTER: files, or manifests of the broker (application[@version], digest).
+
+    \b
+      lockstep manifest diff pay@3 pay@4
+      lockstep manifest diff pay pay.dsse.json
+    """
     found = compare(_any(before).units, _any(after).units)
     if as_json:
         say_json(difference_facts(found))
@@ -136,7 +145,12 @@ def approve(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Allow what a decision refused: build on what is in force, show the difference, sign, publish."""
+    """Allow what a decision refused: build on what is in force, show the difference, sign, publish.
+
+    \b
+      lockstep manifest approve --from D-…
+      lockstep manifest approve --from D-… --unit 73ab --key platform.pem
+    """
     path = required_key(key)
     private = signing.load_signer(path)
     start, end = validity(valid_days, None, None)
@@ -192,7 +206,11 @@ def _show_proposal(before: tuple[Any, ...], manifest: CodeManifest, unapprovable
 @json_option
 @command_errors
 def list_manifests(application: str, ended: bool, as_json: bool) -> None:
-    """Manifests that the broker has."""
+    """Manifests that the broker has.
+
+    \b
+      lockstep manifest list pay --all
+    """
     with Operator(load()) as operator:
         items = Manifests(operator).list(application, ended=ended)
     if as_json:
@@ -207,7 +225,12 @@ def list_manifests(application: str, ended: bool, as_json: bool) -> None:
 @json_option
 @command_errors
 def show(target: str, output: str, as_json: bool) -> None:
-    """One manifest: a file, or one of the broker's (application[@version], digest)."""
+    """One manifest: a file, or one of the broker's (application[@version], digest).
+
+    \b
+      lockstep manifest show pay@3 --output pay.dsse.json
+      lockstep manifest show pay.dsse.json
+    """
     signers: tuple[str, ...] = ()
     state = ""
     if os.path.exists(target) or target == "-":
@@ -236,7 +259,11 @@ def show(target: str, output: str, as_json: bool) -> None:
 @json_option
 @command_errors
 def retire(target: str, reason: str, ticket: str, yes: bool, as_json: bool) -> None:
-    """No new starts under a manifest; what runs goes on."""
+    """No new starts under a manifest; what runs goes on.
+
+    \b
+      lockstep manifest retire pay@3 --reason "replaced by 4"
+    """
     with Operator(load()) as operator:
         manifests = Manifests(operator)
         summary, _ = manifests.get(Target.parse(target))
@@ -257,7 +284,11 @@ def retire(target: str, reason: str, ticket: str, yes: bool, as_json: bool) -> N
 @json_option
 @command_errors
 def withdraw(target: str, reason: str, ticket: str, yes: bool, as_json: bool) -> None:
-    """Revoke everything that runs under a manifest, for good: its version never comes back."""
+    """Revoke everything that runs under a manifest, for good: its version never comes back.
+
+    \b
+      lockstep manifest withdraw pay@3 --reason INC-311
+    """
     with Operator(load()) as operator:
         manifests = Manifests(operator)
         summary, _ = manifests.get(Target.parse(target))
@@ -294,6 +325,9 @@ def withdraw(target: str, reason: str, ticket: str, yes: bool, as_json: bool) ->
 @command_errors
 def lower(application: str, version: int, reason: str, ticket: str, yes: bool, as_json: bool) -> None:
     """Let older versions of an application be published again.
+
+    \b
+      lockstep manifest lower pay --to 3 --reason "4000 was a slip"
 
     Versions only grow, so that an old release cannot come back unnoticed; this is the way back, for example from
     a version that was far too great. What is in force stays so, and what was withdrawn never returns.

@@ -23,7 +23,11 @@ from lockstep_client.manifest.index import INDEX_NAME, sign_index
 @json_option
 @command_errors
 def sign(file: str, key: str | None, output: str, as_json: bool) -> None:
-    """Sign a manifest, or add a signature to one that is signed already."""
+    """Sign a manifest, or add a signature to one that is signed already.
+
+    \b
+      lockstep manifest sign pay.json --key platform.pem
+    """
     manifest, payload, signatures = read_manifest_file(file)
     private = signing.load_signer(required_key(key))
     if signatures:
@@ -51,7 +55,11 @@ def sign(file: str, key: str | None, output: str, as_json: bool) -> None:
 @json_option
 @command_errors
 def verify(file: str, public: tuple[str, ...], threshold: int, as_json: bool) -> None:
-    """Check signatures; the exit code says it."""
+    """Check signatures; the exit code says it.
+
+    \b
+      lockstep manifest verify pay.dsse.json --public platform.pub
+    """
     keys = {path: signing.load_public(path) for path in public}
     payload, names = signing.verify(read_bytes(file), keys.values(), threshold)
     signers = [path for path, key in keys.items() if signing.key_id(key) in names]
@@ -70,6 +78,9 @@ def verify(file: str, public: tuple[str, ...], threshold: int, as_json: bool) ->
 @command_errors
 def index(folder: Path, key: str | None, valid_days: int, as_json: bool) -> None:
     """Sign a folder: the broker takes its *.dsse.json as the manifests in force.
+
+    \b
+      lockstep manifest index manifests --key platform.pem
 
     Run it again with another signer's key to add a signature, and again after
     the folder has changed, or before the index expires: its version only grows.

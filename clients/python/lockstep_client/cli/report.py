@@ -66,6 +66,11 @@ class Tally:
         return self.would_refuse + self.refused + self.would_revoke + self.revoked + self.held
 
     @property
+    def anything(self) -> bool:
+        """True where somebody started, was granted something, or felt something."""
+        return bool(self.attested or self.granted or self._felt)
+
+    @property
     def why(self) -> str:
         """The commonest reasons."""
         return ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common(_WHY))
@@ -125,6 +130,7 @@ def report(since: dt.datetime, only: str, as_json: bool) -> None:
                 item.why,
             )
             for role, item in sorted(found.items())
+            if role or item.anything  # a manifest that was published concerns no role, and nobody felt it
         ),
         (
             "role",

@@ -7,10 +7,12 @@ import os
 import sys
 
 import click
+from click.shell_completion import CompletionItem
 
 from lockstep_client.hardening import no_core_file, unreadable
-from lockstep_client.run.launcher import Launcher, Options, stderr_line
+from lockstep_client.run.launcher import Launcher, Options
 from lockstep_client.run.reactions import when_revoked, when_rotated
+from lockstep_client.run.words import stderr_line
 from lockstep_client.settings import load
 
 
@@ -55,7 +57,13 @@ from lockstep_client.settings import load
     metavar="SECONDS",
     help="How long to try while unavailable.",
 )
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument(
+    "command",
+    nargs=-1,
+    required=True,
+    type=click.UNPROCESSED,
+    shell_complete=lambda _context, _parameter, begun: [CompletionItem(begun, type="file")],
+)
 def run(
     role: str,
     check: bool,

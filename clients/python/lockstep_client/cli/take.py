@@ -12,12 +12,12 @@ import click
 import tenacity
 
 from lockstep.v1 import oversight_pb2, revocation_pb2
-from lockstep_client.cli import show
+from lockstep_client.cli import receipt_view, show
 from lockstep_client.cli.spans import SINCE_OPTION, Span
 from lockstep_client.errors import InvalidRequest, Unavailable
 from lockstep_client.operator import Operator
 from lockstep_client.settings import load
-from lockstep_client.words import word
+from lockstep_client.words import plain, word
 
 _TEXT = {
     "attestation": ("attestation_id", "One attested instance."),
@@ -150,7 +150,11 @@ def _row(item: oversight_pb2.RevocationSummary) -> tuple[str, ...]:
 @click.option("--ticket", default="", help="A ticket's number.")
 @show.JSON_OPTION
 def lift(revocation_id: str, reason: str, ticket: str, as_json: bool) -> None:
-    """End a ban, so that new attestations are possible. Revives nothing."""
+    """End a ban, so that new attestations are possible. Revives nothing.
+
+    \b
+      lockstep revocations lift V-… --reason "wrong version"
+    """
     with Operator(load()) as operator:
         answer = operator.lift(revocation_id, reason=reason, ticket=ticket)
     if as_json:
@@ -172,7 +176,11 @@ def lift(revocation_id: str, reason: str, ticket: str, as_json: bool) -> None:
 def receipts(revocation_id: str, wait: float, as_json: bool) -> None:
     """Show the signed receipt of a revocation: what was done, when, and what is not confirmed yet.
 
-    With --json the DSSE envelope as it was signed. Exit code 75 where it is not
+    \b
+      lockstep receipts V-… --wait 30
+      lockstep receipts V-… --json >receipt.dsse.json
+
+    With --json the DSSE envelope as it was signed, for whoever checks it. Exit code 75 where it is not
     settled yet: everything is denied, and something is still being cleaned.
     """
     with Operator(load()) as operator:
@@ -189,7 +197,12 @@ def receipts(revocation_id: str, wait: float, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(envelope, indent=2))
         return
-    click.echo(json.dumps(_payload(envelope), indent=2, ensure_ascii=False))
+    receipt = _payload(envelope)
+    show.facts(receipt_view.head(receipt))
+    click.echo()
+    show.table(receipt_view.steps(receipt), ("step", "after", "what was found"))
+    for line in receipt_view.unconfirmed(receipt):
+        click.echo(f"not confirmed: {plain(line)}")
     click.echo("settled" if answer.complete else "not settled yet: more will be confirmed", err=True)
 
 

@@ -164,6 +164,12 @@ class Builder:
         for item in found.unknown:
             self.remarks.skipped.append((item.name, item.reason))
 
+    def recorded_owner(self, path: str) -> str:
+        """The package whose RECORD names a path, whatever is in the file now; empty where none does."""
+        folder = _site_folder(path)
+        owner = self._site(folder).owner(path) if folder else None
+        return owner.package if owner is not None else ""
+
     def _owner_here(self, kind: UnitKind, digest: bytes, claimed: str) -> str:
         """Whose file this is, where the claimed path holds these very bytes; anybody can claim a path."""
         path = os.path.realpath(claimed) if claimed else ""

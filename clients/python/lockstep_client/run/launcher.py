@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import queue
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -31,11 +30,11 @@ from lockstep_client.errors import (
     Unavailable,
 )
 from lockstep_client.evidence import Measured
-from lockstep_client.guarding import unseen_lines
 from lockstep_client.holding import Attestation, Revocation
 from lockstep_client.leases import LiveCredential
 from lockstep_client.leaving import LEAVE_WITHIN
 from lockstep_client.measure import statement
+from lockstep_client.operator import Operator
 from lockstep_client.run import signals
 from lockstep_client.run.asking import Answer, Asking
 from lockstep_client.run.child import Child
@@ -45,12 +44,11 @@ from lockstep_client.run.measured import ChildMeasure
 from lockstep_client.run.program import Plan, resolve
 from lockstep_client.run.reactions import Act, Reaction
 from lockstep_client.run.ways import handover
+from lockstep_client.run.words import Words
 from lockstep_client.settings import Settings
-from lockstep_client.words import plain
 
 LOOK_AGAIN_AFTER = 1.0
 """Seconds after the start of a child that was measured before it: its libraries are mapped by then."""
-_SHOWN = 5
 _APPROVABLE = (Reason.APPRAISAL_FAILED, Reason.NO_MANIFEST)
 _AGAIN = -1
 
@@ -89,6 +87,7 @@ class Launcher:
         self._settings = settings
         self._environ = environ
         self._say = say
+        self._words = Words(say, quiet=options.quiet)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._child: Child | None = None
         self._run = 0
@@ -116,7 +115,7 @@ class Launcher:
         way = handover(self._options.output, folder)
         links = Links(folder, lambda: self._events.put(Event("wanted")), self._saw, self._lost)
         measure = ChildMeasure(
-            plan, links, lambda: self._child.pid if self._child is not None else 0, self._unguarded
+            plan, links, lambda: self._child.pid if self._child is not None else 0, self._words.unguarded
         )
         self._connection = connection = Connection(
             self._settings,
@@ -130,7 +129,7 @@ class Launcher:
             connection,
             self._options.role,
             self._options.wait,
-            lambda: self._measured(measure),
+            lambda: self._words.measured(measure.last, measure.took),
             lambda answer: self._events.put(Event("answered", answer=answer)),
         )
         try:
@@ -170,7 +169,7 @@ class Launcher:
                 elif event.kind == "answered":
                     attestation = event.answer.verdict()
                     if check:
-                        return self._checked(attestation)
+                        return self._words.checked(attestation, self._options.role, self._about)
                     self._granted(attestation, connection, way, links, measure)
                     if not asks_itself:
                         self._start(plan, arguments, way)
@@ -201,7 +200,7 @@ class Launcher:
         except Denied as error:
             self._say(f"refused: {error}")
             if error.reason in _APPROVABLE:
-                self._say_next(error.decision)
+                self._words.next(error.decision)
             return EXIT_DENIED
         except (ConfigurationError, InvalidRequest):
             raise
@@ -221,38 +220,21 @@ class Launcher:
     ) -> None:
         self._credential = credential = LiveCredential(connection, self._options.role)
         credential.on_rotated(lambda: self._events.put(Event("rotated")))
-        self._say_granted(attestation, credential)  # before the program has it, and speaks itself
+        self._words.granted(attestation, credential)  # before the program has it, and speaks itself
         self._warn_of_rotation(way, credential)
         way.give(credential)
         links.approve(measure.appraised())
         links.go()
 
-    def _say_granted(self, attestation: Attestation, credential: LiveCredential) -> None:
-        role = credential.role
-        standing = attestation.roles.get(role)
-        decision = standing.decision if standing is not None else attestation.decision
-        if standing is not None and standing.findings:
-            self._say(f"{role} observes, so the credential was given. Decision {decision}")
-            self._say_next(decision)
-            return
-        observed = "; the role observes" if credential.mode == "observe" else ""
-        self._say(
-            f"credential for {role} until {credential.expires_at:%H:%M:%S}Z, renewed while approved{observed}"
-        )
+    def _about(self, decision: str) -> Sequence[str]:
+        """What a decision found, by package; nothing where it may not be asked for."""
+        from lockstep_client.run import differing  # no start that is granted waits for it
 
-    def _checked(self, attestation: Attestation) -> int:
-        standing = attestation.roles.get(self._options.role)
-        status = standing.status if standing is not None else attestation.status
-        decision = (standing.decision if standing is not None else "") or attestation.decision
-        if status == "affirming":
-            self._say(f"would be approved for {self._options.role}")
-            return 0
-        findings = standing.findings if standing is not None else 0
-        reason = standing.reason if standing is not None else ""
-        units = f"{findings:,} unit{'' if findings == 1 else 's'}"
-        self._say(f"would be refused: {units}, {reason or status}, decision {decision}")
-        self._say_next(decision)
-        return EXIT_DENIED
+        try:
+            with Operator(self._settings) as asking:
+                return differing.lines(asking.explain(decision))
+        except LockstepError:
+            return ()
 
     def _start(self, plan: Plan, arguments: Sequence[str], way: Handover) -> None:
         self._run += 1
@@ -351,46 +333,7 @@ class Launcher:
             self._child.signal(number)
         return None
 
-    # --- words ------------------------------------------------------------------------------------------
-
-    def _measured(self, measure: ChildMeasure) -> None:
-        found = measure.last
-        if found is None or self._options.quiet:
-            return
-        self._say(f"measured {len(found.units):,} units in {measure.took * 1000:.0f} ms (self)")
-        unseen = unseen_lines(found)
-        for line in unseen[:_SHOWN]:
-            self._say(f"  unseen: {line}")
-        if len(unseen) > _SHOWN:
-            self._say(f"  unseen: {len(unseen) - _SHOWN} more")
-
     def _warn_of_rotation(self, way: Handover, credential: LiveCredential) -> None:
-        every, overlap = credential.rotate_every, credential.overlap
-        if not every or way.follows or self._options.on_rotated.act is not Act.NOTHING:
-            return
-        self._say(
-            f"{credential.role} rotates every {_span(every)}, and a running program learns nothing of it by "
-            f"--output {self._options.output}: its login ends {_span(overlap)} after that"
-        )
-        self._say("  next: --on-rotated restart, or an output that follows: file, pgservice")
-
-    def _unguarded(self, pid: int) -> None:
-        if not self._options.quiet:
-            self._say(f"process {pid} has no hook: what it loads later is seen when it is measured again")
-
-    def _say_next(self, decision: str) -> None:
-        if decision:
-            self._say(f"  next: lockstep manifest approve --from {decision}")
-
-
-def _span(seconds: float) -> str:
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= length and seconds % length == 0:
-            return f"{seconds / length:g} {unit}"
-    return f"{seconds:g} s"
-
-
-def stderr_line(text: str) -> None:
-    """One line for people; the child owns the standard output, and its names no line, colour or direction of ours."""
-    sys.stderr.write(f"lockstep: {plain(text)}\n")
-    sys.stderr.flush()
+        unheard = self._options.on_rotated.act is Act.NOTHING and not way.follows
+        if credential.rotate_every and unheard:
+            self._words.rotation_is_not_followed(credential, self._options.output)

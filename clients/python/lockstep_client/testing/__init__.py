@@ -5,5 +5,7 @@
 """
 
 from lockstep_client.testing.broker import DevBroker, broker
+from lockstep_client.testing.trouble import Trouble
+from lockstep_client.testing.until import until
 
-__all__ = ["DevBroker", "broker"]
+__all__ = ["DevBroker", "Trouble", "broker", "until"]

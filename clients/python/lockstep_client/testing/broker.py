@@ -1,77 +1,27 @@
-"""Starts ``lockstep-broker dev`` as a process of its own; the broker has to be installed, and is never imported."""
+"""A broker for tests, with an operator's hands, and everything that may go wrong with one, on demand."""
 
 from __future__ import annotations
 
+import base64
 import json
 import os
-import queue
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from lockstep.v1 import revocation_pb2
-from lockstep_client.errors import LockstepError, Unavailable
+from lockstep_client.errors import LockstepError
 from lockstep_client.operator import Operator
 from lockstep_client.settings import Settings, load
-
-READY_WITHIN = 20.0
-"""Seconds that a start may take."""
-_STOP_WITHIN = 10.0
+from lockstep_client.testing.process import BrokerProcess
+from lockstep_client.testing.trouble import Trouble
 
 
-class DevBroker:
-    """A broker process: its addresses, its environment for clients, and an operator's hands."""
-
-    def __init__(self, folder: Path, options: Sequence[str] = ()) -> None:
-        self.folder = folder
-        self._options = tuple(options)
-        self._process: subprocess.Popen[str] | None = None
-        self._facts: Mapping[str, object] = {}
-        self._log = folder.parent / f"{folder.name}.log"
-
-    def start(self, timeout: float = READY_WITHIN) -> None:
-        """Start, or start again over the same state, and wait until it is ready. Raises `Unavailable`."""
-        command = [sys.executable, "-m", "broker", "dev", "--json", "--folder", str(self.folder)]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("LOCKSTEP_")}
-        with self._log.open("ab") as log:
-            process = subprocess.Popen(
-                [*command, *self._options], stdout=subprocess.PIPE, stderr=log, text=True, env=environment
-            )
-        self._process = process
-        line = _first_line(process, timeout)
-        try:
-            self._facts = json.loads(line)
-        except ValueError:
-            self.kill()
-            raise Unavailable(
-                f"the broker is not ready after {timeout:g} s, or has ended: {self.log()[-2000:]}"
-            ) from None
-
-    @property
-    def address(self) -> str:
-        """``host:port`` of the gRPC door."""
-        return str(self._facts["address"])
-
-    @property
-    def mtls_address(self) -> str:
-        """``host:port`` of the gRPC door that asks for a client certificate."""
-        return str(self._facts["mtls_address"])
-
-    @property
-    def http_url(self) -> str:
-        """The HTTP door."""
-        return str(self._facts["http_url"])
-
-    @property
-    def env(self) -> dict[str, str]:
-        """``LOCKSTEP_*`` for clients, operators included."""
-        found = self._facts["env"]
-        return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
+class DevBroker(BrokerProcess):
+    """A real broker. What goes wrong with it is real too: nothing in the SDK knows of the test."""
 
     @property
     def settings(self) -> Settings:
@@ -79,23 +29,38 @@ class DevBroker:
         return load(environ=self.env)
 
     @property
-    def pid(self) -> int:
-        """Of the process; 0 while there is none."""
-        return self._process.pid if self._process is not None else 0
-
-    def log(self) -> str:
-        """What it wrote to its standard error."""
-        return self._log.read_text(errors="replace") if self._log.exists() else ""
+    def identity(self) -> str:
+        """Who connects with `settings`: ``issuer|subject`` of the identity token, as `refuse` and `revoke` name it."""
+        token = Path(self.env["LOCKSTEP_IDENTITY_TOKEN_FILE"]).read_text(encoding="ascii")
+        body = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        return f"{claims['iss']}|{claims['sub']}"
 
     def operator(self) -> Operator:
         """An operator's connection; close it."""
         return Operator(self.settings)
 
-    def revoke(self, attestation_id: str, *, reason: str = "test") -> str:
-        """Revoke one attestation; the revocation's id."""
+    # --- what an operator does ----------------------------------------------------------------------
+
+    def revoke(
+        self, attestation_id: str = "", *, lease_id: str = "", identity: str = "", reason: str = "test"
+    ) -> str:
+        """Take back one attestation, one lease, or all that an identity has; the revocation's id.
+
+        Its holders are told at once. Whoever ran under the role `dev` may
+        attest anew. Raises `ValueError` unless exactly one is named.
+        """
+        named = {"attestation_id": attestation_id, "lease_id": lease_id, "identity": identity}
+        given = {name: value for name, value in named.items() if value}
+        if len(given) != 1:
+            raise ValueError(f"name one of {', '.join(named)}")
         with self.operator() as operator:
-            selector = revocation_pb2.Selector(attestation_id=attestation_id)
-            return operator.revoke(selector, reason=reason).revocation_id
+            return operator.revoke(revocation_pb2.Selector(**given), reason=reason).revocation_id  # type: ignore[arg-type]
+
+    def lift(self, revocation_id: str, *, reason: str = "test") -> None:
+        """End the bans of a revocation; what was taken back stays so."""
+        with self.operator() as operator:
+            operator.lift(revocation_id, reason=reason)
 
     def approve(self, decision_id: str) -> None:
         """Build, sign and publish a manifest of the code that a decision saw. Raises `LockstepError`."""
@@ -115,26 +80,37 @@ class DevBroker:
         if done.returncode:
             raise LockstepError(f"not approved: {done.stderr.strip() or done.stdout.strip()}")
 
-    def stop(self) -> None:
-        """Ask it to end in order, and wait; killed where it does not."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(_STOP_WITHIN)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        _close(process.stdout)
+    # --- what may go wrong --------------------------------------------------------------------------
 
-    def kill(self) -> None:
-        """End it without asking, as a crash would."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            _close(process.stdout)
+    def refuse(self, identity: str = "", *, reason: str = "test") -> Trouble:
+        """Ban an identity, that of `settings` unless another is named: it gets `Denied`, reason ``banned``.
+
+        What it holds is taken back: whoever is connected is `Revoked`.
+        """
+        selector = revocation_pb2.Selector(identity=identity or self.identity)
+        with self.operator() as operator:
+            revocation = operator.revoke(selector, reason=reason, ban=True).revocation_id
+        return Trouble(lambda: self.lift(revocation, reason="the test is over"))
+
+    def fall_silent(self) -> Trouble:
+        """Say nothing any more, with every connection open: as a broker behind a network that drops packets.
+
+        Calls end with `Unavailable` at their deadline; secrets are dropped
+        once the role's ``silence.grace`` is over, and come back with the broker.
+        """
+        self.pause()
+        return Trouble(self.resume)
+
+    def go_away(self, *, crash: bool = False) -> Trouble:
+        """End in order, or with `crash` at once: nobody listens, new calls are `Unavailable`.
+
+        It comes back at its addresses and with its state.
+        """
+        if crash:
+            self.kill()
+        else:
+            self.stop()
+        return Trouble(self.start)
 
 
 @contextmanager
@@ -152,28 +128,3 @@ def broker(*, enforce: bool = False, options: Sequence[str] = ()) -> Iterator[De
             yield made
         finally:
             made.stop()
-
-
-def _first_line(process: subprocess.Popen[str], timeout: float) -> str:
-    """The first line, or nothing after `timeout` seconds; the rest is read and dropped, so that it never blocks."""
-    lines: queue.Queue[str] = queue.Queue()
-
-    def read(stream: IO[str]) -> None:
-        lines.put(stream.readline())
-        try:
-            for _ in stream:
-                pass
-        except ValueError:
-            pass  # closed by `stop`
-
-    assert process.stdout is not None  # noqa: S101 - asked for above
-    threading.Thread(target=read, args=(process.stdout,), daemon=True).start()
-    try:
-        return lines.get(timeout=timeout)
-    except queue.Empty:
-        return ""
-
-
-def _close(stream: IO[str] | None) -> None:
-    if stream is not None:
-        stream.close()
