@@ -452,9 +452,10 @@ class DetectionStore(Protocol):
 
     async def add(self, record: DetectionRecord) -> None: ...
     async def get(self, detection_id: str) -> DetectionRecord | None: ...
-    async def set_state(
-        self, detection_id: str, state: DetectionState, decided_by: str, reason: str
-    ) -> bool: ...
+    async def decide(self, record: DetectionRecord) -> bool:
+        """Write how a held report ended (state, reason, decision, revocation, instances, siblings, who decided); False
+        where it is not HELD any more."""
+
     async def by_event(self, detector: str, event_id: str) -> DetectionRecord | None: ...
     async def applied_instances(self, detector: str, since: float) -> int:
         """How many distinct instances a detector's APPLIED reports have revoked since a time.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from broker.errors import Conflict, InvalidRequest, NotFound
-from broker.ledger import Denial, Ledger, Target, holds, instance_targets
+from broker.ledger import Denial, Ledger, Target, holds, instance_targets, write_lift
 from broker.model.attestation import Attestation
 from broker.model.credential import Lease, LeaseState
 from broker.model.decision import Decision, DecisionKind, Effect
@@ -14,10 +14,8 @@ from broker.model.identity import WorkloadIdentity
 from broker.model.matching import selector_problem, text_problem
 from broker.model.requests import LiftAnswer, RevokeAnswer, RevokeOrder
 from broker.model.revocation import (
-    EntryKind,
     LogEntry,
     LogHead,
-    Revocation,
     RevocationState,
     Selector,
     SelectorKind,
@@ -26,7 +24,6 @@ from broker.ports import AuditLog, Clock, Entropy, RevocationFeed, RoleSource, S
 from lockstep.formats import Reason
 
 PREVIEW_LIMIT = 10_000
-_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,30 +153,9 @@ class Revoker:
                 return "missing"
             if revocation.lifted_at:
                 return "lifted"
-            bans = [
-                entry
-                for entry in await _entries(tx, revocation)
-                if entry.body.kind is EntryKind.REVOKED and entry.body.ban
-            ]
-            if not bans:
+            written = await write_lift(tx, revocation, decision, reason)
+            if not written:
                 return "no ban"
-            lifted = [
-                replace(
-                    entry.body,
-                    kind=EntryKind.LIFTED,
-                    cut=False,
-                    at=now,
-                    until=None,
-                    actor=actor,
-                    reason=reason,
-                    ticket=ticket,
-                    decision_id=decision.id,
-                    refers_to=entry.seq,
-                )
-                for entry in bans
-            ]
-            written = await tx.revocations.append(lifted)
-            await tx.revocations.put(replace(revocation, lifted_at=now))
             await tx.decisions.add(decision)
             return written, await tx.revocations.head()
 
@@ -249,18 +225,6 @@ class Revoker:
             bounded = tuple(replace(target, until=order.until) if target.ban else target for target in taints)
             return (own, *bounded), (attestation.id,), False
         return (own,), (), True
-
-
-async def _entries(tx: Transaction, revocation: Revocation) -> Sequence[LogEntry]:
-    """What a revocation wrote, as far as it is not pruned; other entries stand between its own."""
-    found: list[LogEntry] = []
-    after = revocation.first_seq - 1
-    while page := await tx.revocations.since(after, _PAGE):
-        found.extend(entry for entry in page if entry.body.revocation_id == revocation.id)
-        after = page[-1].seq
-        if after >= revocation.last_seq:
-            break
-    return found
 
 
 def _check_texts(reason: str, ticket: str) -> None:

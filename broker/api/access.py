@@ -109,6 +109,8 @@ GRPC: Final[Mapping[str, Row]] = {
     "/lockstep.v1.OversightService/ListDetections": _row(Who.OPERATOR, right="read"),
     "/lockstep.v1.OversightService/ListRevocations": _row(Who.OPERATOR, right="read"),
     "/lockstep.v1.OversightService/ListDecisions": _row(Who.OPERATOR, right="read"),
+    "/lockstep.v1.OversightService/ApproveDetection": _row(Who.OPERATOR, right="approve", mutates=True),
+    "/lockstep.v1.OversightService/DismissDetection": _row(Who.OPERATOR, right="approve", mutates=True),
     "/grpc.health.v1.Health/Check": _FOREIGN,
     "/grpc.health.v1.Health/List": _FOREIGN,
     "/grpc.health.v1.Health/Watch": _FOREIGN_STREAM,

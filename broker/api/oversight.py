@@ -1,4 +1,4 @@
-"""OversightService: pages of what there is."""
+"""OversightService: pages of what there is, and a person's word on what is held."""
 
 from __future__ import annotations
 
@@ -37,11 +37,23 @@ class Overseer(Protocol):
     async def decisions(self, since: float, size: int, after: str) -> Page[Decision]: ...
 
 
-class OversightRoom:
-    """Reads only; the door has asked for the right."""
+class Approver(Protocol):
+    """What this room needs of `broker.report.Approver`."""
 
-    def __init__(self, overseer: Overseer) -> None:
+    async def approve(
+        self, caller: OperatorCaller, detection_id: str, reason: str, ticket: str
+    ) -> DetectionRecord: ...
+    async def dismiss(
+        self, caller: OperatorCaller, detection_id: str, reason: str, ticket: str
+    ) -> DetectionRecord: ...
+
+
+class OversightRoom:
+    """The door has asked for the right."""
+
+    def __init__(self, overseer: Overseer, approver: Approver) -> None:
         self._overseer = overseer
+        self._approver = approver
 
     def routes(self) -> Mapping[str, Route]:
         """Full method to route."""
@@ -50,6 +62,8 @@ class OversightRoom:
             _SERVICE + "ListDetections": Unary(pb.ListDetectionsRequest, self.detections, nobody),
             _SERVICE + "ListRevocations": Unary(pb.ListRevocationsRequest, self.revocations, nobody),
             _SERVICE + "ListDecisions": Unary(pb.ListDecisionsRequest, self.decisions, nobody),
+            _SERVICE + "ApproveDetection": Unary(pb.ApproveDetectionRequest, self.approve, nobody),
+            _SERVICE + "DismissDetection": Unary(pb.DismissDetectionRequest, self.dismiss, nobody),
         }
 
     async def attestations(
@@ -97,6 +111,20 @@ class OversightRoom:
             decisions=[convert.bare_decision(item) for item in page.items], next_page_token=page.next
         )
 
+    async def approve(
+        self, request: pb.ApproveDetectionRequest, call: Call[OperatorCaller]
+    ) -> pb.ApproveDetectionResponse:
+        """A held report does what it would have done."""
+        record = await self._approver.approve(call.caller, _report(request), request.reason, request.ticket)
+        return pb.ApproveDetectionResponse(detection=convert.detection(record))
+
+    async def dismiss(
+        self, request: pb.DismissDetectionRequest, call: Call[OperatorCaller]
+    ) -> pb.DismissDetectionResponse:
+        """A held report ends."""
+        record = await self._approver.dismiss(call.caller, _report(request), request.reason, request.ticket)
+        return pb.DismissDetectionResponse(detection=convert.detection(record))
+
 
 _Request = (
     pb.ListAttestationsRequest
@@ -104,6 +132,10 @@ _Request = (
     | pb.ListRevocationsRequest
     | pb.ListDecisionsRequest
 )
+
+
+def _report(request: pb.ApproveDetectionRequest | pb.DismissDetectionRequest) -> str:
+    return text(request.detection_id, "detection_id", 128, empty=False)
 
 
 def _since(request: _Request) -> float:

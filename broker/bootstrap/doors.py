@@ -77,7 +77,7 @@ def open_doors(
         DetectionRoom(verbs.reporter, roles, clock, metrics),
         ManifestRoom(verbs.publisher),
         DecisionRoom(verbs.explainer),
-        OversightRoom(verbs.overseer),
+        OversightRoom(verbs.overseer, verbs.approver),
     )
     routes: dict[str, Route] = {method: route for room in rooms for method, route in room.routes().items()}
     unserved = [method for method, row in GRPC.items() if not row.foreign and method not in routes]

@@ -40,7 +40,7 @@ from broker.ports import (
     StateStore,
 )
 from broker.publish import Publisher
-from broker.report import Reporter
+from broker.report import Approver, Reporter
 from broker.revoke import Revoker
 from broker.settings.server import Server
 from broker.upkeep import Upkeep
@@ -55,6 +55,7 @@ class Verbs:
     verifier: Verifier
     issuer: Issuer
     reporter: Reporter
+    approver: Approver
     revoker: Revoker
     publisher: Publisher
     explainer: Explainer
@@ -134,6 +135,16 @@ def make_verbs(
             feed=feed,
             ledger=ledger,
             rates=rates,
+            audit=audit,
+            limits=bounds.report(limits),
+        ),
+        approver=Approver(
+            clock=clock,
+            entropy=entropy,
+            roles=roles,
+            state=state,
+            feed=feed,
+            ledger=ledger,
             audit=audit,
             limits=bounds.report(limits),
         ),

@@ -160,8 +160,8 @@ class DetectorPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A person or pipeline with rights: `may` lists ``read, explain, publish, retire, withdraw, lift,
-    introspect, revoke:KIND`` (or ``revoke:*``)."""
+    """A person or pipeline with rights: `may` lists ``read, explain, publish, retire, withdraw, lower,
+    lift, approve, introspect, revoke:KIND`` (or ``revoke:*``)."""
 
     name: str
     identity: IdentityMatch

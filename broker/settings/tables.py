@@ -22,7 +22,18 @@ from broker.settings.values import Count, File, Seconds, Subject, Text, Url
 from broker.settings.vault import VaultBackend
 
 RIGHTS = (
-    *("read", "explain", "publish", "retire", "withdraw", "lower", "lift", "introspect", "revoke:*"),
+    *(
+        "read",
+        "explain",
+        "publish",
+        "retire",
+        "withdraw",
+        "lower",
+        "lift",
+        "approve",
+        "introspect",
+        "revoke:*",
+    ),
     *(f"revoke:{kind.value}" for kind in SelectorKind),
 )
 

@@ -442,11 +442,21 @@ class MemoryDetections(Store):
     async def get(self, detection_id: str) -> DetectionRecord | None:
         return self._view.read.detections.get(detection_id)
 
-    async def set_state(self, detection_id: str, state: DetectionState, decided_by: str, reason: str) -> bool:
+    async def decide(self, record: DetectionRecord) -> bool:
         table = self._view.write.detections
-        if detection_id not in table:
+        before = table.get(record.id)
+        if before is None or before.state is not DetectionState.HELD:
             return False
-        table[detection_id] = replace(table[detection_id], state=state, decided_by=decided_by, reason=reason)
+        table[record.id] = replace(
+            before,
+            state=record.state,
+            reason=record.reason,
+            decided_by=record.decided_by,
+            decision_id=record.decision_id,
+            revocation_id=record.revocation_id,
+            instances=record.instances,
+            siblings=record.siblings,
+        )
         return True
 
     async def by_event(self, detector: str, event_id: str) -> DetectionRecord | None:

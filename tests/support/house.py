@@ -65,7 +65,7 @@ from broker.model.role import (
 from broker.oversee import Overseer
 from broker.ports import CredentialBackend, StateStore, TargetCutter, Transaction
 from broker.publish import Publisher
-from broker.report import Reporter, ReportLimits
+from broker.report import Approver, Reporter, ReportLimits
 from broker.revoke import Revoker
 from broker.upkeep import Upkeep, UpkeepLimits
 from lockstep.formats import MANIFEST_PAYLOAD_TYPE, RECEIPT_PAYLOAD_TYPE
@@ -241,6 +241,7 @@ class House:
             rates=rates,
             limits=ReportLimits(),
         )
+        self.approver = Approver(**world, **people, **feed, **ledger, limits=ReportLimits())
         self.revoker = Revoker(**world, **people, **feed, **ledger)
         self.publisher = Publisher(
             **world, **people, **ledger, envelopes=self.signers, manifests=self.manifests

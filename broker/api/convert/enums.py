@@ -120,6 +120,7 @@ DETECTION_STATE: Final = Twins[detection_pb2.DetectionState.ValueType, Detection
         detection_pb2.DETECTION_STATE_UNMATCHED: DetectionState.UNMATCHED,
         detection_pb2.DETECTION_STATE_REJECTED: DetectionState.REJECTED,
         detection_pb2.DETECTION_STATE_HELD: DetectionState.HELD,
+        detection_pb2.DETECTION_STATE_DISMISSED: DetectionState.DISMISSED,
     },
 )
 MANIFEST_STATE: Final = Twins[manifest_pb2.ManifestState.ValueType, ManifestState](

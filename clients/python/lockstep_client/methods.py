@@ -65,3 +65,9 @@ LIST_REVOCATIONS = Method(
 LIST_DECISIONS = Method(
     "/lockstep.v1.OversightService/ListDecisions", oversight_pb2.ListDecisionsResponse.FromString
 )
+APPROVE_DETECTION = Method(
+    "/lockstep.v1.OversightService/ApproveDetection", oversight_pb2.ApproveDetectionResponse.FromString
+)
+DISMISS_DETECTION = Method(
+    "/lockstep.v1.OversightService/DismissDetection", oversight_pb2.DismissDetectionResponse.FromString
+)

@@ -123,6 +123,24 @@ class Operator:
         for page in self._pages(methods.LIST_DETECTIONS, request):
             yield from page.detections
 
+    def approve(
+        self, detection_id: str, *, reason: str = "", ticket: str = ""
+    ) -> oversight_pb2.DetectionSummary:
+        """Let a held report do what it would have done; durable when this returns. Again: the same answer."""
+        request = oversight_pb2.ApproveDetectionRequest(
+            detection_id=detection_id, reason=reason, ticket=ticket
+        )
+        answer = self._transport.unary(methods.APPROVE_DETECTION, request, self._caller, 2 * CALL_TIMEOUT)
+        return answer.detection
+
+    def dismiss(self, detection_id: str, *, reason: str, ticket: str = "") -> oversight_pb2.DetectionSummary:
+        """End a held report, and the timed ban that holds whom it named. Again: the same answer."""
+        request = oversight_pb2.DismissDetectionRequest(
+            detection_id=detection_id, reason=reason, ticket=ticket
+        )
+        answer = self._transport.unary(methods.DISMISS_DETECTION, request, self._caller, 2 * CALL_TIMEOUT)
+        return answer.detection
+
     def revocations(
         self,
         *,

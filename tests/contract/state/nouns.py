@@ -17,6 +17,7 @@ from broker.model.detection import (
     DetectionRecord,
     DetectionState,
     DetectionSubject,
+    Held,
 )
 from broker.model.evidence import Assurance, CodeSet, InstanceKey, ProcessRef, Unit
 from broker.model.identity import IdentityMatch, InstanceClaims, WorkloadIdentity
@@ -30,7 +31,7 @@ from broker.model.revocation import (
     SelectorKind,
     Unconfirmed,
 )
-from broker.model.role import AfterRevocation, Mode, OnSilence, Revocability, Role, Silence
+from broker.model.role import Action, AfterRevocation, Mode, OnSilence, Revocability, Role, Silence
 from broker.model.step import Step
 from lockstep.formats import FindingReason, Reason, UnitKind
 
@@ -193,6 +194,7 @@ def detection(number: int = 1, **changes: Any) -> DetectionRecord:
         received_at=NOW + number,
         decided_by="operator:root",
         siblings=7,
+        held=Held(Action.QUARANTINE, exact=False),
     )
     return replace(found, **changes)
 

@@ -210,7 +210,7 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "revocations.hits": (ids("rev"), limits, ids("att")),
     "detections.add": (detections,),
     "detections.get": (ids("det"),),
-    "detections.set_state": (ids("det"), st.sampled_from(DetectionState), st.just("who"), st.just("why")),
+    "detections.decide": (detections,),
     "detections.by_event": (st.just("falco"), st.sampled_from(["e1", "e2"])),
     "detections.applied_instances": (st.just("falco"), times),
     "detections.denied_instances": (st.just("falco"), times),

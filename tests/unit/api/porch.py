@@ -159,7 +159,7 @@ class Porch:
             DetectionRoom(house.reporter, house.people, house.clock, self.metrics),
             ManifestRoom(house.publisher),
             DecisionRoom(house.explainer),
-            OversightRoom(house.overseer),
+            OversightRoom(house.overseer, house.approver),
         )
         routes: dict[str, Route] = {}
         for room in rooms:
