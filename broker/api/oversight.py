@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
+from broker.api.access import GRPC
 from broker.api.arrival import Call
 from broker.api.convert import oversight as convert
 from broker.api.convert.enums import ATTESTATION_STATE, DETECTION_STATE, REVOCATION_STATE
@@ -14,6 +15,7 @@ from broker.model.attestation import Attestation, AttestationState
 from broker.model.caller import OperatorCaller
 from broker.model.decision import Decision
 from broker.model.detection import DetectionRecord, DetectionState
+from broker.model.reach import Reach
 from broker.model.requests import AttestationQuery, Page
 from broker.model.revocation import Revocation, RevocationState
 from lockstep.v1 import oversight_pb2 as pb
@@ -26,15 +28,20 @@ class Overseer(Protocol):
     """What this room needs of `broker.oversee.Overseer`."""
 
     async def attestations(
-        self, query: AttestationQuery, states: frozenset[AttestationState], size: int, after: str
+        self,
+        reach: Reach,
+        query: AttestationQuery,
+        states: frozenset[AttestationState],
+        size: int,
+        after: str,
     ) -> Page[Attestation]: ...
     async def detections(
-        self, states: Sequence[DetectionState], since: float, size: int, after: str
+        self, reach: Reach, states: Sequence[DetectionState], since: float, size: int, after: str
     ) -> Page[DetectionRecord]: ...
     async def revocations(
-        self, states: frozenset[RevocationState], since: float, size: int, after: str
+        self, reach: Reach, states: frozenset[RevocationState], since: float, size: int, after: str
     ) -> Page[Revocation]: ...
-    async def decisions(self, since: float, size: int, after: str) -> Page[Decision]: ...
+    async def decisions(self, reach: Reach, since: float, size: int, after: str) -> Page[Decision]: ...
 
 
 class Approver(Protocol):
@@ -77,7 +84,7 @@ class OversightRoom:
             since=_since(request),
         )
         states = frozenset(ATTESTATION_STATE.model(state) for state in request.states)
-        page = await self._overseer.attestations(query, states, _size(request), _after(request))
+        page = await self._overseer.attestations(_reach(call), query, states, _size(request), _after(request))
         return pb.ListAttestationsResponse(
             attestations=[convert.attestation(item) for item in page.items], next_page_token=page.next
         )
@@ -87,7 +94,9 @@ class OversightRoom:
     ) -> pb.ListDetectionsResponse:
         """Reports."""
         states = [DETECTION_STATE.model(state) for state in request.states]
-        page = await self._overseer.detections(states, _since(request), _size(request), _after(request))
+        page = await self._overseer.detections(
+            _reach(call), states, _since(request), _size(request), _after(request)
+        )
         return pb.ListDetectionsResponse(
             detections=[convert.detection(item) for item in page.items], next_page_token=page.next
         )
@@ -97,7 +106,9 @@ class OversightRoom:
     ) -> pb.ListRevocationsResponse:
         """Revocations."""
         states = frozenset(REVOCATION_STATE.model(state) for state in request.states)
-        page = await self._overseer.revocations(states, _since(request), _size(request), _after(request))
+        page = await self._overseer.revocations(
+            _reach(call), states, _since(request), _size(request), _after(request)
+        )
         return pb.ListRevocationsResponse(
             revocations=[convert.revocation(item) for item in page.items], next_page_token=page.next
         )
@@ -106,7 +117,7 @@ class OversightRoom:
         self, request: pb.ListDecisionsRequest, call: Call[OperatorCaller]
     ) -> pb.ListDecisionsResponse:
         """Decisions, without their findings."""
-        page = await self._overseer.decisions(_since(request), _size(request), _after(request))
+        page = await self._overseer.decisions(_reach(call), _since(request), _size(request), _after(request))
         return pb.ListDecisionsResponse(
             decisions=[convert.bare_decision(item) for item in page.items], next_page_token=page.next
         )
@@ -136,6 +147,10 @@ _Request = (
 
 def _report(request: pb.ApproveDetectionRequest | pb.DismissDetectionRequest) -> str:
     return text(request.detection_id, "detection_id", 128, empty=False)
+
+
+def _reach(call: Call[OperatorCaller]) -> Reach:
+    return call.caller.reach(GRPC[call.method].right)
 
 
 def _since(request: _Request) -> float:

@@ -12,6 +12,7 @@ from broker.api.routes import Route, Stream, Unary, nobody
 from broker.api.watching import WatchRoom, by_open
 from broker.errors import Denied
 from broker.model.caller import OperatorCaller
+from broker.model.reach import Reach
 from broker.model.requests import LiftAnswer, RevokeAnswer, RevokeOrder
 from lockstep.formats import Reason
 from lockstep.v1 import revocation_pb2 as pb
@@ -23,8 +24,10 @@ class Revoker(Protocol):
     """What this room needs of `broker.revoke.Revoker`."""
 
     async def revoke(self, order: RevokeOrder) -> RevokeAnswer: ...
-    async def lift(self, revocation_id: str, actor: str, reason: str, ticket: str) -> LiftAnswer: ...
-    async def receipt(self, revocation_id: str) -> tuple[bytes, bool]: ...
+    async def lift(
+        self, revocation_id: str, actor: str, reason: str, ticket: str, reach: Reach
+    ) -> LiftAnswer: ...
+    async def receipt(self, revocation_id: str, reach: Reach) -> tuple[bytes, bool]: ...
 
 
 class RevocationRoom:
@@ -45,8 +48,8 @@ class RevocationRoom:
 
     async def revoke(self, request: pb.RevokeRequest, call: Call[OperatorCaller]) -> pb.RevokeResponse:
         """The door asked for any right to revoke; this selector's kind needs its own."""
-        order = convert.revoke_order(request, call.caller.actor)
-        right = f"revoke:{order.selector.kind}"
+        order = convert.revoke_order(request, call.caller)
+        right = convert.revoke_right(order.selector)
         if not call.caller.permits(right):
             raise Denied(Reason.NOT_ENTITLED, f"this needs the right {right!r}")
         answer = await self._revoker.revoke(order)
@@ -61,7 +64,9 @@ class RevocationRoom:
     async def lift(self, request: pb.LiftRequest, call: Call[OperatorCaller]) -> pb.LiftResponse:
         """End the bans of a revocation."""
         revocation = text(request.revocation_id, "revocation_id", 128, empty=False)
-        answer = await self._revoker.lift(revocation, call.caller.actor, request.reason, request.ticket)
+        answer = await self._revoker.lift(
+            revocation, call.caller.actor, request.reason, request.ticket, call.caller.reach("lift")
+        )
         return pb.LiftResponse(decision_id=answer.decision_id, position=convert.head(answer.head))
 
     async def receipt(
@@ -69,5 +74,5 @@ class RevocationRoom:
     ) -> pb.GetReceiptResponse:
         """The signed account, once settled."""
         revocation = text(request.revocation_id, "revocation_id", 128, empty=False)
-        envelope, complete = await self._revoker.receipt(revocation)
+        envelope, complete = await self._revoker.receipt(revocation, call.caller.reach("read"))
         return pb.GetReceiptResponse(envelope=envelope, complete=complete)

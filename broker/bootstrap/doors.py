@@ -75,7 +75,7 @@ def open_doors(
         CredentialRoom(verbs.issuer, crew),
         RevocationRoom(verbs.revoker, watch),
         DetectionRoom(verbs.reporter, roles, clock, metrics),
-        ManifestRoom(verbs.publisher),
+        ManifestRoom(verbs.publisher, roles),
         DecisionRoom(verbs.explainer),
         OversightRoom(verbs.overseer, verbs.approver),
     )

@@ -167,8 +167,8 @@ def make_verbs(
             ledger=ledger,
             audit=audit,
         ),
-        explainer=Explainer(state=state),
-        overseer=Overseer(state=state),
+        explainer=Explainer(state=state, roles=roles),
+        overseer=Overseer(state=state, roles=roles),
         upkeep=Upkeep(
             clock=clock,
             backends=backends,

@@ -14,6 +14,7 @@ from broker.model.detection import DetectionState
 from broker.model.evidence import Assurance, CodeSet, SealedEvidence, UnitHint
 from broker.model.identity import IdentityProof
 from broker.model.manifest import ManifestRecord
+from broker.model.reach import EVERYTHING, Reach
 from broker.model.revocation import LogHead, Selector
 from broker.model.role import Mode, Rotate, Silence
 from lockstep.formats import Reason
@@ -92,7 +93,7 @@ class Introspection:
 @dataclass(frozen=True, slots=True)
 class RevokeOrder:
     """An operator's revocation; `ban` None takes the selector's default, or True where `until` (seconds, UTC) says
-    how long the ban holds."""
+    how long the ban holds. `reach` is that of the operator's right."""
 
     selector: Selector
     actor: str
@@ -101,6 +102,7 @@ class RevokeOrder:
     until: float | None = None
     ban: bool | None = None
     dry_run: bool = False
+    reach: Reach = EVERYTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from broker.belonging import Belonging, outside
 from broker.errors import Conflict, InvalidRequest, NotFound
 from broker.ledger import Denial, Ledger, Target, instance_targets, quarantine_targets, write_lift
 from broker.model.attestation import Attestation, AttestationState
@@ -34,8 +35,9 @@ class _Case:
 class Approver:
     """A person's word on a held report; the first one counts, and saying the same again changes nothing.
 
-    Raises `InvalidRequest` (reason, ticket), `NotFound`, `Conflict` (it is not
-    held, or was decided the other way), `Unavailable`.
+    Raises `InvalidRequest` (reason, ticket), `NotFound`, `Denied` (not all of it
+    is within the caller's scope), `Conflict` (it is not held, or was decided the
+    other way), `Unavailable`.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class Approver:
         now = self._clock.now()
         _check_texts(reason or "approved", ticket)
         book = self._roles.current()
-        case = await self._state.read(lambda tx: _case(tx, detection_id, book, now))
+        case = await self._state.read(lambda tx: _case(tx, detection_id, caller, book, now))
         if isinstance(case, DetectionRecord):
             return _settled(case, DetectionState.APPLIED)
         held = case.record.held
@@ -131,7 +133,7 @@ class Approver:
         now = self._clock.now()
         _check_texts(reason, ticket)
         book = self._roles.current()
-        case = await self._state.read(lambda tx: _case(tx, detection_id, book, now))
+        case = await self._state.read(lambda tx: _case(tx, detection_id, caller, book, now))
         if isinstance(case, DetectionRecord):
             return _settled(case, DetectionState.DISMISSED)
         said = _said("dismissed", reason)
@@ -189,11 +191,15 @@ class Approver:
         )
 
 
-async def _case(tx: Transaction, detection_id: str, book: RoleBook, now: float) -> _Case | DetectionRecord:
-    """A held report, or one that was decided before. Raises `NotFound`."""
+async def _case(
+    tx: Transaction, detection_id: str, caller: OperatorCaller, book: RoleBook, now: float
+) -> _Case | DetectionRecord:
+    """A held report, or one that was decided before. Raises `NotFound`, `Denied`."""
     record = await tx.detections.get(detection_id)
     if record is None:
         raise NotFound("no such report")
+    if not await Belonging(tx, book, caller.reach("approve")).owns_detection(record):
+        raise outside()
     if record.state is not DetectionState.HELD:
         return record
     found: dict[str, Attestation] = {}

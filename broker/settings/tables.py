@@ -38,6 +38,10 @@ RIGHTS = (
 )
 
 
+UNSCOPED = frozenset({"publish", "retire", "withdraw", "lower"})
+"""Rights over manifests, which belong to applications and not to roles."""
+
+
 def _level(value: Any) -> Any:
     words = {level.word: level for level in Assurance}
     if isinstance(value, str):
@@ -288,25 +292,30 @@ class DetectorTable(Table):
         return self
 
 
-class OwnersTable(Table):
-    """Which roles an operator's rights reach."""
+class OperatorScopeTable(Table):
+    """Which roles an operator's rights reach, by patterns; where both are given, both must hold."""
 
-    owners: tuple[str, ...]
+    owners: tuple[Text, ...] = ()
+    roles: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _something(self) -> OperatorScopeTable:
+        if not (self.owners or self.roles):
+            raise ValueError("narrows nothing; give owners or roles, or leave scope out")
+        return self
 
 
 class OperatorTable(Table):
     """A person or pipeline with rights."""
 
     unavailable: ClassVar[Mapping[str, str]] = {
-        "scope": "scoped rights are not available yet and would be wider than written; remove it, "
-        "and give rights only to those who may use them on every role",
         "quorum": "quorum is not available yet and one operator would suffice; remove it, "
         "and give the right to nobody who may not act alone",
     }
 
     identity: MatchTable
     may: Annotated[tuple[str, ...], Field(min_length=1)]
-    scope: OwnersTable | None = None
+    scope: OperatorScopeTable | None = None
     quorum: Mapping[str, Count] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -314,6 +323,12 @@ class OperatorTable(Table):
         for right in self.may:
             if right not in RIGHTS:
                 raise ValueError(f'may: "{right}" is no right{nearest(right, RIGHTS)}')
+        wide = sorted(set(self.may) & UNSCOPED) if self.scope is not None else ()
+        if wide:
+            raise ValueError(
+                f"scope does not narrow {', '.join(wide)}: an application's signers are named in [manifests.*]; "
+                "give that in an [operators.*] of its own, without a scope"
+            )
         return self
 
 

@@ -8,7 +8,7 @@ the backends.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
@@ -60,6 +60,7 @@ from broker.model.role import (
     Revocability,
     Role,
     RoleBook,
+    Scope,
     Silence,
 )
 from broker.oversee import Overseer
@@ -246,8 +247,8 @@ class House:
         self.publisher = Publisher(
             **world, **people, **ledger, envelopes=self.signers, manifests=self.manifests
         )
-        self.explainer = Explainer(state=state)
-        self.overseer = Overseer(state=state)
+        self.explainer = Explainer(state=state, roles=self.people)
+        self.overseer = Overseer(state=state, roles=self.people)
         self.upkeep = Upkeep(
             clock=self.clock,
             state=state,
@@ -302,11 +303,17 @@ class House:
         """An operator's lift."""
         return await self.revoker.lift(revocation_id, "operator:ann", "it was nothing", "")
 
-    def operator(self, *rights: str) -> OperatorCaller:
+    def operator(
+        self,
+        *rights: str,
+        name: str = "ann",
+        scope: Scope | None = None,
+        quorum: Mapping[str, int] | None = None,
+    ) -> OperatorCaller:
         """An operator at the door."""
-        match = IdentityMatch("oidc", subject="ann")
-        identity = WorkloadIdentity("oidc", "https://issuer.example", "ann", START + DAY)
-        return OperatorCaller(identity, (Operator("ann", match, frozenset(rights)),))
+        match = IdentityMatch("oidc", subject=name)
+        identity = WorkloadIdentity("oidc", "https://issuer.example", name, START + DAY)
+        return OperatorCaller(identity, (Operator(name, match, frozenset(rights), scope, quorum or {}),))
 
     async def report(
         self, *, detector: DetectorPolicy | None = None, attestation: str = "", **changes: Any

@@ -211,7 +211,22 @@ FAULTS = [
     (
         "may = [",
         'scope = { owners = ["a"] }\nmay = [',
-        "operators.dev.scope: scoped rights are not available yet",
+        "operators.dev: scope does not narrow lower, publish, retire, withdraw",
+    ),
+    (
+        'may = ["read", "explain", "publish", "retire", "withdraw", "lower", ',
+        'scope = {}\nmay = ["read", ',
+        "operators.dev.scope: narrows nothing; give owners or roles",
+    ),
+    (
+        'may = ["read", "explain", "publish", "retire", "withdraw", "lower", ',
+        'scope = { owners = ["deb"] }\nmay = ["read", ',
+        'operators.dev.scope.owners: no role is owned by "deb"; did you mean "dev"?',
+    ),
+    (
+        'may = ["read", "explain", "publish", "retire", "withdraw", "lower", ',
+        'scope = { roles = ["pay-*"] }\nmay = ["read", ',
+        'operators.dev.scope.roles: no role is called "pay-*"; known: dev',
     ),
     # types that nobody expects
     ('ttl = "5m"', 'ttl = "5m"\nassurance = ["self"]', "roles.dev.assurance: "),

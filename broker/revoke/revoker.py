@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from broker.belonging import Belonging, outside
 from broker.errors import Conflict, InvalidRequest, NotFound
 from broker.ledger import Denial, Ledger, Target, holds, instance_targets, write_lift
-from broker.model.attestation import Attestation
-from broker.model.credential import Lease, LeaseState
+from broker.model.credential import LeaseState
 from broker.model.decision import Decision, DecisionKind, Effect
 from broker.model.identity import WorkloadIdentity
 from broker.model.matching import selector_problem, text_problem
+from broker.model.reach import EVERYTHING, Reach
 from broker.model.requests import LiftAnswer, RevokeAnswer, RevokeOrder
 from broker.model.revocation import (
     LogEntry,
     LogHead,
+    Revocation,
     RevocationState,
     Selector,
     SelectorKind,
 )
 from broker.ports import AuditLog, Clock, Entropy, RevocationFeed, RoleSource, StateStore, Transaction
+from broker.revoke.looking import Look, check_reach, look
 from lockstep.formats import Reason
-
-PREVIEW_LIMIT = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Preview:
-    attestations: tuple[Attestation, ...]
-    leases: int
-    lease: Lease | None = None
 
 
 class Revoker:
-    """Raises `InvalidRequest` (selector, reason), `NotFound`, `Conflict`, `Unavailable`."""
+    """Raises `InvalidRequest` (selector, reason), `NotFound`, `Denied` (outside the scope of a right), `Conflict`,
+    `Unavailable`."""
 
     def __init__(
         self,
@@ -70,10 +65,10 @@ class Revoker:
             raise InvalidRequest("until: lies in the past")
         if order.until is not None and order.ban is False:
             raise InvalidRequest("until: says how long a ban holds, and this is a cut alone")
-        preview = await self._preview(order.selector)
         # Who says until when means a ban, also of what is only cut by default.
         usual = order.selector.kind.bans_by_default or order.until is not None
         ban = usual if order.ban is None else order.ban
+        preview = await self._look(order, ban=ban)
         targets, ended, wide = self._targets(order, preview, ban)
         # Here, not before: what would be refused is refused on a dry run too.
         if order.dry_run:
@@ -131,9 +126,15 @@ class Revoker:
         selector = Selector(SelectorKind.TOKEN, token_id)
         await self.revoke(RevokeOrder(selector, actor, "taken back by its holder"))
 
-    async def lift(self, revocation_id: str, actor: str, reason: str, ticket: str) -> LiftAnswer:
-        """End the bans of a revocation. It is a log entry of its own and revives nothing."""
+    async def lift(
+        self, revocation_id: str, actor: str, reason: str, ticket: str, reach: Reach = EVERYTHING
+    ) -> LiftAnswer:
+        """End the bans of a revocation. It is a log entry of its own and revives nothing.
+
+        `reach` is that of the right: all that it bans has to be within.
+        """
         now = self._clock.now()
+        book = self._roles.current()
         _check_texts(reason, ticket)
         decision = Decision(
             id=self._entropy.identifier("D", now),
@@ -151,6 +152,8 @@ class Revoker:
             revocation = await tx.revocations.get(revocation_id)
             if revocation is None:
                 return "missing"
+            if not await Belonging(tx, book, reach).owns_revocation(revocation, ban=True):
+                return "outside"
             if revocation.lifted_at:
                 return "lifted"
             written = await write_lift(tx, revocation, decision, reason)
@@ -163,6 +166,8 @@ class Revoker:
         if isinstance(result, str):
             if result == "missing":
                 raise NotFound("no such revocation")
+            if result == "outside":
+                raise outside()
             raise Conflict(
                 "it was lifted before"
                 if result == "lifted"
@@ -173,43 +178,38 @@ class Revoker:
         self._audit.record(decision)
         return LiftAnswer(decision.id, head)
 
-    async def receipt(self, revocation_id: str) -> tuple[bytes, bool]:
-        """(DSSE envelope, True) once settled; (b"", False) before."""
-        revocation = await self._state.read(lambda tx: tx.revocations.get(revocation_id))
-        if revocation is None:
-            raise NotFound("no such revocation")
+    async def receipt(self, revocation_id: str, reach: Reach = EVERYTHING) -> tuple[bytes, bool]:
+        """(DSSE envelope, True) once settled; (b"", False) before.
+
+        It is signed as a whole: all that it tells of has to be within the `reach` of the right.
+        """
+        book = self._roles.current()
+
+        async def work(tx: Transaction) -> Revocation:
+            found = await tx.revocations.get(revocation_id)
+            if found is None:
+                raise NotFound("no such revocation")
+            if not await Belonging(tx, book, reach).owns_revocation(found):
+                raise outside()
+            return found
+
+        revocation = await self._state.read(work)
         return revocation.receipt, revocation.state is RevocationState.SETTLED
 
     # --- steps ------------------------------------------------------------------------------------
 
-    async def _preview(self, selector: Selector) -> _Preview:
-        async def work(tx: Transaction) -> _Preview:
-            if selector.kind in (SelectorKind.LEASE, SelectorKind.TOKEN):
-                look = tx.leases.get if selector.kind is SelectorKind.LEASE else tx.leases.by_handle
-                lease = await look(selector.value)
-                if lease is None:
-                    return _Preview((), 0)
-                return _Preview((), 1 if lease.state.live else 0, lease)
-            selectors: Sequence[Selector] = (selector,)
-            if selector.kind is SelectorKind.PACKAGE:
-                digests = await tx.manifests.digests_of_package(selector.value)
-                selectors = [Selector(SelectorKind.DIGEST, digest.hex()) for digest in digests]
-            found: dict[str, Attestation] = {}
-            for one in selectors:
-                for attestation in await tx.attestations.alive_by(one, PREVIEW_LIMIT):
-                    found[attestation.id] = attestation
-                if len(found) >= PREVIEW_LIMIT:
-                    break
-            return _Preview(tuple(found.values()), await tx.leases.unsettled(tuple(found)))
+    async def _look(self, order: RevokeOrder, *, ban: bool) -> Look:
+        book = self._roles.current()
 
-        preview = await self._state.read(work)
-        instance = selector.kind in (SelectorKind.LEASE, SelectorKind.TOKEN)
-        if instance and preview.lease is None:
-            raise NotFound(f"no such {selector.kind}")
-        return preview
+        async def work(tx: Transaction) -> Look:
+            seen = await look(tx, order.selector)
+            await check_reach(tx, book, order.reach, order.selector, seen, ban=ban)
+            return seen
+
+        return await self._state.read(work)
 
     def _targets(
-        self, order: RevokeOrder, preview: _Preview, ban: bool
+        self, order: RevokeOrder, preview: Look, ban: bool
     ) -> tuple[tuple[Target, ...], tuple[str, ...], bool]:
         """Log entries, instances that end at once, and whether more is to be found."""
         selector = order.selector
@@ -217,8 +217,6 @@ class Revoker:
         if selector.kind in (SelectorKind.LEASE, SelectorKind.TOKEN):
             return (own,), (), False
         if selector.kind is SelectorKind.ATTESTATION:
-            if not preview.attestations:
-                raise NotFound("no living attestation of this id")
             attestation = preview.attestations[0]
             roles = self._roles.current().roles_for(attestation.identity)
             taints = instance_targets(attestation, hold=holds(roles))[1:] if ban else ()
