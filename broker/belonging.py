@@ -16,6 +16,7 @@ from broker.model.attestation import Attestation
 from broker.model.credential import Lease
 from broker.model.decision import Decision, DecisionKind
 from broker.model.detection import DetectionRecord
+from broker.model.proposal import Proposal
 from broker.model.reach import Owned, Reach
 from broker.model.revocation import EntryKind, Revocation, Selector, SelectorKind
 from broker.model.role import RoleBook
@@ -83,9 +84,18 @@ class Belonging:
         )
         if revocation is not None:
             return await self.sees_revocation(revocation)
+        proposal = await self._tx.proposals.get(decision.revocation_id) if decision.revocation_id else None
+        if proposal is not None:
+            return await self.sees_proposal(proposal)
         if decision.application:
             return self._reach.touches_application(self._book, decision.application)
         return bool(decision.identity) and await self._sees_identity(decision.identity)
+
+    async def sees_proposal(self, proposal: Proposal) -> bool:
+        """One that would hit an instance or a lease that is within."""
+        if self._reach.everything or await self._sees_selector(proposal.selector):
+            return True
+        return await self._sees_any(proposal.preview.attestations)
 
     async def sees_selector(self, selector: Selector) -> bool:
         """An instance, a lease, a token or an identity that is within. What names no one of them is not."""
@@ -106,6 +116,16 @@ class Belonging:
         if revocation.selector.kind in (SelectorKind.LEASE, SelectorKind.TOKEN):
             return await self._sees_selector(revocation.selector)
         return await self._owns_all(await self._hit(revocation))
+
+    async def owns_proposal(self, proposal: Proposal) -> bool:
+        """All that it would hit is within, and all that its ban could keep out."""
+        if self._reach.everything:
+            return True
+        if proposal.selector.kind in (SelectorKind.LEASE, SelectorKind.TOKEN):
+            return await self._sees_selector(proposal.selector)
+        if proposal.ban and proposal.selector.kind in _ANYBODY:
+            return False
+        return await self._owns_all(proposal.preview.attestations)
 
     async def owns_hits(
         self, selector: Selector, attestations: Sequence[Attestation], lease: Lease | None, *, ban: bool

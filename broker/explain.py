@@ -69,6 +69,9 @@ async def _decision_of(tx: Transaction, wanted_id: str) -> str:
     }
     look = made.get(wanted_id.partition("-")[0])
     found = None if look is None else await look(wanted_id)
+    if found is None and wanted_id.startswith("V-"):
+        proposed = await tx.proposals.get(wanted_id)
+        return wanted_id if proposed is None else proposed.decision_id
     return wanted_id if found is None else found.decision_id
 
 

@@ -22,6 +22,7 @@ from broker.model.detection import Detection, DetectionRecord, DetectionState
 from broker.model.evidence import CodeSet, Evidence, InstanceKey, SealedEvidence, UnitHint
 from broker.model.identity import IdentityProof, WorkloadIdentity
 from broker.model.manifest import ManifestRecord, ManifestState, ReferenceValues
+from broker.model.proposal import Proposal
 from broker.model.revocation import LogEntry, LogHead, NewEntry, Revocation, RevocationState, Selector
 from broker.model.role import DetectorPolicy, Revocability, Role, RoleBook
 
@@ -447,6 +448,20 @@ class RevocationStore(Protocol):
     async def hits(self, revocation_id: str, limit: int, after: str = "") -> Sequence[str]: ...
 
 
+class ProposalStore(Protocol):
+    """Revocations that take more than one operator."""
+
+    async def put(self, proposal: Proposal) -> None:
+        """Insert or replace by id; of its preview, the instances that are shown are not kept."""
+
+    async def get(self, proposal_id: str) -> Proposal | None: ...
+    async def page(self, limit: int, after: str = "") -> Sequence[Proposal]:
+        """In id order after an id."""
+
+    async def waiting(self, now: float) -> int:
+        """How many are OPEN and not over."""
+
+
 class DetectionStore(Protocol):
     """Reports and how they ended."""
 
@@ -561,6 +576,8 @@ class Transaction(Protocol):
     def roles(self) -> RoleVersionStore: ...
     @property
     def manifests(self) -> ManifestStore: ...
+    @property
+    def proposals(self) -> ProposalStore: ...
     @property
     def replays(self) -> ReplayStore: ...
 

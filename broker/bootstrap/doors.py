@@ -73,7 +73,7 @@ def open_doors(
     rooms = (
         AttestationRoom(verbs.verifier),
         CredentialRoom(verbs.issuer, crew),
-        RevocationRoom(verbs.revoker, watch),
+        RevocationRoom(verbs.revoker, verbs.proposer, watch),
         DetectionRoom(verbs.reporter, roles, clock, metrics),
         ManifestRoom(verbs.publisher, roles),
         DecisionRoom(verbs.explainer),

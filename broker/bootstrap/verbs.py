@@ -41,7 +41,7 @@ from broker.ports import (
 )
 from broker.publish import Publisher
 from broker.report import Approver, Reporter
-from broker.revoke import Revoker
+from broker.revoke import Proposer, Revoker
 from broker.settings.server import Server
 from broker.upkeep import Upkeep
 
@@ -57,6 +57,7 @@ class Verbs:
     reporter: Reporter
     approver: Approver
     revoker: Revoker
+    proposer: Proposer
     publisher: Publisher
     explainer: Explainer
     overseer: Overseer
@@ -156,6 +157,16 @@ def make_verbs(
             feed=feed,
             ledger=ledger,
             audit=audit,
+        ),
+        proposer=Proposer(
+            clock=clock,
+            entropy=entropy,
+            roles=roles,
+            state=state,
+            feed=feed,
+            ledger=ledger,
+            audit=audit,
+            limits=bounds.propose(limits),
         ),
         publisher=Publisher(
             clock=clock,

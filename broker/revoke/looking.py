@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from broker.belonging import Belonging, outside
@@ -11,13 +11,17 @@ from broker.errors import NotFound
 from broker.ledger import wide_digests
 from broker.model.attestation import Attestation
 from broker.model.credential import Lease
-from broker.model.reach import Reach
+from broker.model.proposal import Preview, PreviewInstance, preview_digest
+from broker.model.reach import EVERYTHING, Reach
+from broker.model.requests import RevokeOrder
 from broker.model.revocation import LogHead, Selector, SelectorKind
 from broker.model.role import RoleBook
 from broker.ports import Transaction
 
 MOST: Final = 10_000
 """Instances that a look finds; there may be more."""
+SHOWN: Final = 100
+"""Instances of a preview that are named."""
 _BY_LEASE: Final = (SelectorKind.LEASE, SelectorKind.TOKEN)
 
 
@@ -54,6 +58,25 @@ async def look(tx: Transaction, selector: Selector) -> Look:
     if selector.kind is SelectorKind.ATTESTATION and not found:
         raise NotFound("no living attestation of this id")
     return Look(head, tuple(found.values()), await tx.leases.unsettled(tuple(found)))
+
+
+async def preview_of(
+    tx: Transaction, book: RoleBook, seen: Look, order: RevokeOrder, *, ban: bool
+) -> Preview:
+    """What a proposal is bound to. Instances are named where somebody is to look at them before anything happens."""
+    belonging = Belonging(tx, book, EVERYTHING)
+    shown = []
+    named = order.dry_run or order.needs > 1
+    for attestation in seen.attestations[: SHOWN if named else 0]:
+        roles = tuple(await belonging.roles(attestation))
+        leases = await tx.leases.unsettled((attestation.id,))
+        shown.append(PreviewInstance(attestation.id, attestation.identity.name, roles, leases))
+    if named and seen.lease is not None:
+        lease = seen.lease
+        shown.append(PreviewInstance(lease.attestation_id, lease.identity, (lease.role,), seen.leases))
+    ids = tuple(sorted(attestation.id for attestation in seen.attestations))
+    found = Preview(seen.head, ids, seen.leases, instances=tuple(shown))
+    return replace(found, digest=preview_digest(order.selector, ban, order.until, found))
 
 
 async def check_reach(

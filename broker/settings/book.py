@@ -136,7 +136,7 @@ def _match(table: MatchTable) -> IdentityMatch:
 
 def _operator(name: str, table: OperatorTable) -> Operator:
     scope = None if table.scope is None else Scope(table.scope.owners, table.scope.roles)
-    return Operator(name, _match(table.identity), frozenset(table.may), scope)
+    return Operator(name, _match(table.identity), frozenset(table.may), scope, dict(table.quorum))
 
 
 def _detector(name: str, table: DetectorTable) -> DetectorPolicy:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -308,11 +308,6 @@ class OperatorScopeTable(Table):
 class OperatorTable(Table):
     """A person or pipeline with rights."""
 
-    unavailable: ClassVar[Mapping[str, str]] = {
-        "quorum": "quorum is not available yet and one operator would suffice; remove it, "
-        "and give the right to nobody who may not act alone",
-    }
-
     identity: MatchTable
     may: Annotated[tuple[str, ...], Field(min_length=1)]
     scope: OperatorScopeTable | None = None
@@ -323,6 +318,14 @@ class OperatorTable(Table):
         for right in self.may:
             if right not in RIGHTS:
                 raise ValueError(f'may: "{right}" is no right{nearest(right, RIGHTS)}')
+        for right, people in self.quorum.items():
+            if not right.startswith("revoke:") or right not in RIGHTS:
+                known = [item for item in RIGHTS if item.startswith("revoke:")]
+                raise ValueError(f'quorum: "{right}" is no right to revoke{nearest(right, known)}')
+            if right not in self.may and "revoke:*" not in self.may:
+                raise ValueError(f'quorum: "{right}" is not among may; name it there, or leave it out here')
+            if people < 2:
+                raise ValueError(f"quorum: one operator suffices without it; give {right} at least 2")
         wide = sorted(set(self.may) & UNSCOPED) if self.scope is not None else ()
         if wide:
             raise ValueError(

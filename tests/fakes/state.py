@@ -28,6 +28,7 @@ from broker.model.decision import Decision
 from broker.model.detection import DetectionRecord, DetectionState
 from broker.model.evidence import CodeSet, UnitHint
 from broker.model.manifest import ManifestRecord, ManifestState
+from broker.model.proposal import Proposal, ProposalState
 from broker.model.revocation import (
     GENESIS,
     LogEntry,
@@ -62,6 +63,7 @@ class Tables:
     log: dict[int, LogEntry] = field(default_factory=dict)
     revocations: dict[str, Revocation] = field(default_factory=dict)
     hits: dict[tuple[str, str], None] = field(default_factory=dict)
+    proposals: dict[str, Proposal] = field(default_factory=dict)
     detections: dict[str, DetectionRecord] = field(default_factory=dict)
     decisions: dict[str, Decision] = field(default_factory=dict)
     roles: dict[bytes, str] = field(default_factory=dict)
@@ -496,6 +498,24 @@ class MemoryDetections(Store):
         return [record for record in found if not states or record.state in states][:limit]
 
 
+class MemoryProposals(Store):
+    """Plug of `broker.ports.ProposalStore`."""
+
+    async def put(self, proposal: Proposal) -> None:
+        kept = replace(proposal, preview=replace(proposal.preview, instances=()))
+        self._view.write.proposals[proposal.id] = kept
+
+    async def get(self, proposal_id: str) -> Proposal | None:
+        return self._view.read.proposals.get(proposal_id)
+
+    async def page(self, limit: int, after: str = "") -> Sequence[Proposal]:
+        return list(_after(self._view.read.proposals, after))[:limit]
+
+    async def waiting(self, now: float) -> int:
+        found = self._view.read.proposals.values()
+        return sum(item.state_at(now) is ProposalState.OPEN for item in found)
+
+
 class MemoryDecisions(Store):
     """Plug of `broker.ports.DecisionStore`."""
 
@@ -641,6 +661,7 @@ class MemoryTransaction:
         self.leases = MemoryLeases(view)
         self.accounts = MemoryAccounts(view)
         self.revocations = MemoryRevocations(view)
+        self.proposals = MemoryProposals(view)
         self.detections = MemoryDetections(view)
         self.decisions = MemoryDecisions(view)
         self.roles = MemoryRoles(view)

@@ -67,7 +67,7 @@ from broker.oversee import Overseer
 from broker.ports import CredentialBackend, StateStore, TargetCutter, Transaction
 from broker.publish import Publisher
 from broker.report import Approver, Reporter, ReportLimits
-from broker.revoke import Revoker
+from broker.revoke import ProposeLimits, Proposer, Revoker
 from broker.upkeep import Upkeep, UpkeepLimits
 from lockstep.formats import MANIFEST_PAYLOAD_TYPE, RECEIPT_PAYLOAD_TYPE
 from tests.fakes.clock import FakeClock
@@ -183,6 +183,7 @@ class House:
             "detector": Rate(1000, 60.0),
         }
         self.attest_limits = AttestLimits()
+        self.propose_limits = ProposeLimits()
         self.issue_limits = IssueLimits()
         self.upkeep_limits = UpkeepLimits(look_again=0.0)
         # As if it had run for a while: nobody who watched an earlier process is still to come.
@@ -243,6 +244,7 @@ class House:
             limits=ReportLimits(),
         )
         self.approver = Approver(**world, **people, **feed, **ledger, limits=ReportLimits())
+        self.proposer = Proposer(**world, **people, **feed, **ledger, limits=self.propose_limits)
         self.revoker = Revoker(**world, **people, **feed, **ledger)
         self.publisher = Publisher(
             **world, **people, **ledger, envelopes=self.signers, manifests=self.manifests

@@ -204,9 +204,24 @@ FAULTS = [
         "roles.dev.rotate: every renewal makes a new token",
     ),
     (
-        "may = [",
-        'quorum = { "revoke:digest" = 2 }\nmay = [',
-        "operators.dev.quorum: quorum is not available yet",
+        '"introspect", "revoke:*"]',
+        '"introspect", "revoke:lease"]\nquorum = { "revoke:digest" = 2 }',
+        'operators.dev: quorum: "revoke:digest" is not among may',
+    ),
+    (
+        'may = ["read",',
+        'quorum = { "revoke:digests" = 2 }\nmay = ["read",',
+        'operators.dev: quorum: "revoke:digests" is no right to revoke; did you mean "revoke:digest"?',
+    ),
+    (
+        'may = ["read",',
+        'quorum = { "lift" = 2 }\nmay = ["read",',
+        'operators.dev: quorum: "lift" is no right to revoke',
+    ),
+    (
+        'may = ["read",',
+        'quorum = { "revoke:*" = 1 }\nmay = ["read",',
+        "operators.dev: quorum: one operator suffices without it",
     ),
     (
         "may = [",

@@ -86,8 +86,6 @@ def test_limits_of_the_example_are_the_defaults(settings: Settings) -> None:
 
 def _keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
-        if name in getattr(model, "unavailable", {}):
-            continue
         key = f"{prefix}.{field.alias or name}"
         yield key
         for table in _tables(field.annotation):

@@ -134,4 +134,6 @@ def revoke_order(wire: pb.RevokeRequest, caller: OperatorCaller) -> RevokeOrder:
         ban=wire.ban if wire.HasField("ban") else None,
         dry_run=wire.dry_run,
         reach=caller.reach(revoke_right(named)),
+        needs=caller.needs(revoke_right(named)),
+        identity=caller.identity.name,
     )

@@ -155,7 +155,7 @@ class Porch:
         rooms = (
             AttestationRoom(house.verifier),
             CredentialRoom(house.issuer, self.crew),
-            RevocationRoom(house.revoker, watch),
+            RevocationRoom(house.revoker, house.proposer, watch),
             DetectionRoom(house.reporter, house.people, house.clock, self.metrics),
             ManifestRoom(house.publisher, house.people),
             DecisionRoom(house.explainer),

@@ -100,7 +100,7 @@ def routes() -> dict[str, Unary]:
         CredentialRoom(nothing, Straight()),  # type: ignore[arg-type]
         DecisionRoom(nothing),
         ManifestRoom(nothing, nothing),
-        RevocationRoom(nothing, nothing),
+        RevocationRoom(nothing, nothing, nothing),
     )
     found = {}
     for room in rooms:
