@@ -163,6 +163,38 @@ async def test_acts_outside_a_scope_are_refused_one_by_one(tmp_path: Path) -> No
         assert not manifest_pb2.ListManifestsResponse.FromString(listed.raw).manifests
 
 
+async def test_a_caller_that_knows_no_proposals_is_refused_rather_than_misled(tmp_path: Path) -> None:
+    async with porch(tmp_path) as found:
+        world = await World.of(found)
+        log = await found.house.log()
+        right = "revoke:attestation"
+        ann = bearer(found.operator("ann", right, quorum={right: 2}))
+        order = revocation_pb2.RevokeRequest(
+            selector=revocation_pb2.Selector(attestation_id=world.guest.id), reason="x"
+        )
+        reply = await call(found.channel(), REVOCATION + "Revoke", order.SerializeToString(), ann)
+        refused(reply)
+        assert "takes 2 operators" in reply.message
+        order.propose = True
+        reply = await call(found.channel(), REVOCATION + "Revoke", order.SerializeToString(), ann)
+        answer = revocation_pb2.RevokeResponse.FromString(reply.raw)
+        assert answer.revocation_id == ""
+        assert answer.proposal.state == revocation_pb2.PROPOSAL_STATE_OPEN
+        assert [item.attestation_id for item in answer.preview.instances] == [world.guest.id]
+        assert await found.house.log() == log
+        proposal = answer.proposal.proposal_id
+        confirm = revocation_pb2.ConfirmRevocationRequest(proposal_id=proposal).SerializeToString()
+        # The right that it takes is that of the selector, and no other of the family.
+        other = bearer(found.operator("eve", "revoke:digest"))
+        refused(await call(found.channel(), REVOCATION + "ConfirmRevocation", confirm, other))
+        refused(await call(found.channel(), REVOCATION + "ConfirmRevocation", confirm, ann))
+        bob = bearer(found.operator("bob", right, quorum={right: 2}))
+        reply = await call(found.channel(), REVOCATION + "ConfirmRevocation", confirm, bob)
+        done = revocation_pb2.ConfirmRevocationResponse.FromString(reply.raw)
+        assert done.outcome == revocation_pb2.CONFIRM_OUTCOME_REVOKED
+        assert done.revocation.revocation_id == proposal
+
+
 async def test_a_watcher_with_a_scope_sees_what_hits_its_roles(tmp_path: Path) -> None:
     async with porch(tmp_path) as found:
         world = await World.of(found)

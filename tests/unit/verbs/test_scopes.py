@@ -139,6 +139,28 @@ class TestSeeing:
         assert world.pay.id in {item.id for item in page.items}
         assert world.shop.id not in {item.id for item in page.items}
 
+    async def test_an_instance_is_theirs_for_what_it_has_had_though_its_identity_may_not_any_more(
+        self,
+    ) -> None:
+        world = await World.open()
+        recorded = replace(MINE, text='{"owner":"team-pay"}')
+        await world.house.state.transact(lambda tx: tx.roles.record(recorded, 0.0))
+        await world.both.issue("mine")
+        world.house.people.book = book(PAY, BOTH)
+        reach = world.ann.reach("read")
+        page = await world.house.overseer.attestations(reach, AttestationQuery(), frozenset(), 10, "")
+        assert world.both.id in {item.id for item in page.items}
+        # Nor has another team the say over it alone.
+        shop = world.house.operator(*ALL, scope=Scope(owners=("team-shop",)))
+        order = RevokeOrder(
+            Selector(SelectorKind.ATTESTATION, world.both.id),
+            shop.actor,
+            "because",
+            reach=shop.reach("revoke:attestation"),
+        )
+        with pytest.raises(Denied):
+            await world.house.revoker.revoke(order)
+
     async def test_reports_show_the_instances_that_are_theirs(self) -> None:
         world = await World.open()
         detector = policy(cap=Cap(1, 0.1, HOUR))
@@ -288,6 +310,19 @@ class TestLifting:
                 await world.house.revoker.lift(other.revocation_id, "ann", "ok", "", world.ann.reach("lift"))
             assert error.value.reason is Reason.NOT_ENTITLED
             assert not (await world.house.revocation(other.revocation_id)).lifted_at
+
+    async def test_a_wide_ban_stays_though_it_hit_theirs_alone(self) -> None:
+        world = await World.open()
+        await world.house.publish(2, "app", "lib", "numpy")
+        mine = await world.instance("payments", 4, "app", "numpy")
+        made = await world.house.revoke(SelectorKind.DIGEST, unit("numpy").digest.hex())
+        await world.house.tick()
+        assert (await mine.row()).state is AttestationState.REVOKED
+        # It keeps others out as well, who would be let in.
+        with pytest.raises(Denied):
+            await world.house.revoker.lift(made.revocation_id, "ann", "ok", "", world.ann.reach("lift"))
+        _, complete = await world.house.revoker.receipt(made.revocation_id, world.ann.reach("read"))
+        assert complete
 
     async def test_the_timed_ban_of_a_report(self) -> None:
         world = await World.open()
