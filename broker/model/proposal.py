@@ -37,9 +37,10 @@ class Preview:
     digest: bytes = b""
     instances: tuple[PreviewInstance, ...] = ()
 
-    def grown(self, now: Preview) -> bool:
-        """True where `now` hits an instance that this one does not, or more leases."""
-        return now.leases > self.leases or not set(now.attestations) <= set(self.attestations)
+    def grown(self, now: Preview, *, leases: bool = True) -> bool:
+        """True where `now` hits an instance that this one does not, or more leases, where those count."""
+        more = leases and now.leases > self.leases
+        return more or not set(now.attestations) <= set(self.attestations)
 
     def named(self, name: str) -> bool:
         """True where `name` are the first digits of the digest, and enough of them."""

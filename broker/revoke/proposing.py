@@ -229,9 +229,11 @@ class Proposer:
             needs=needs,
         )
         plan = await self._acting.plan(order, now)
-        if proposal.preview.grown(plan.preview):
+        named = proposal.preview.named(name)
+        # Leases come and go with every rotation: whoever has looked twice agrees to the instances, or never could.
+        if proposal.preview.grown(plan.preview, leases=not named):
             return await self._grown(proposal, plan.preview)
-        if (proposal.grown or name) and not proposal.preview.named(name):
+        if (proposal.grown or name) and not named:
             # What it hits is no more than the proposal's preview; that one has not been agreed to yet.
             shown = replace(proposal.preview, instances=plan.preview.instances)
             return ConfirmAnswer(
