@@ -21,6 +21,7 @@ from broker.model.role import (
     Scope,
     Silence,
 )
+from broker.settings.operators import OperatorTable
 from broker.settings.tables import (
     ApplicationTable,
     Backend,
@@ -28,7 +29,6 @@ from broker.settings.tables import (
     DetectorTable,
     IdentitySource,
     MatchTable,
-    OperatorTable,
     ResourceServerTable,
     RoleTable,
     RotateTable,

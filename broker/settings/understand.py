@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from broker.settings.book import Tables
+from broker.settings.operators import OperatorTable
 from broker.settings.problems import Problem, nearest, shown
 from broker.settings.server import Server, Table
 from broker.settings.source import Entry, Source
@@ -17,7 +18,6 @@ from broker.settings.tables import (
     DETECTOR_KINDS,
     IDENTITY_KINDS,
     ApplicationTable,
-    OperatorTable,
     ResourceServerTable,
     RoleTable,
 )

@@ -13,7 +13,7 @@ from broker.model.detection import DetectionState
 from broker.model.identity import IdentityMatch
 from broker.model.revocation import SelectorKind
 from broker.model.role import Cap, Scope
-from broker.settings.tables import RIGHTS
+from broker.settings.operators import RIGHTS
 from lockstep.v1 import (
     credential_pb2,
     decision_pb2,
