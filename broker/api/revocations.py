@@ -38,7 +38,9 @@ class Proposer(Protocol):
     """What this room needs of `broker.revoke.Proposer`."""
 
     async def propose(self, order: RevokeOrder) -> Proposal: ...
-    async def confirm(self, caller: OperatorCaller, proposal_id: str, preview: str) -> ConfirmAnswer: ...
+    async def confirm(
+        self, caller: OperatorCaller, proposal_id: str, preview: str, *, dry_run: bool = False
+    ) -> ConfirmAnswer: ...
     async def withdraw(self, caller: OperatorCaller, proposal_id: str, reason: str) -> Proposal: ...
     async def proposals(
         self, reach: Reach, states: frozenset[ProposalState], size: int, after: str
@@ -84,7 +86,8 @@ class RevocationRoom:
         """Another operator agrees."""
         proposal = text(request.proposal_id, "proposal_id", 128, empty=False)
         preview = text(request.preview, "preview", 64)
-        return shown.confirm_response(await self._proposer.confirm(call.caller, proposal, preview))
+        answer = await self._proposer.confirm(call.caller, proposal, preview, dry_run=request.dry_run)
+        return shown.confirm_response(answer)
 
     async def withdraw(
         self, request: pb.WithdrawProposalRequest, call: Call[OperatorCaller]

@@ -124,16 +124,18 @@ class RevokeAnswer:
 
 class ConfirmOutcome(enum.StrEnum):
     """What became of an agreement: the last one needed revokes; one that was not asked for all of it counts for
-    nothing."""
+    nothing, and a dry run only shows."""
 
     REVOKED = "revoked"
     WAITING = "waiting"
     GROWN = "grown"
+    SHOWN = "shown"
 
 
 @dataclass(frozen=True, slots=True)
 class ConfirmAnswer:
-    """`answer` is there where it was REVOKED; `before`, where it has GROWN, is what was previewed until now."""
+    """`answer` is there where it was REVOKED; `before`, where it has GROWN or is SHOWN, is what was previewed until
+    now."""
 
     outcome: ConfirmOutcome
     proposal: Proposal

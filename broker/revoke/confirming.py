@@ -38,7 +38,9 @@ class Confirming:
         self._audit = audit
         self._acting = acting
 
-    async def confirm(self, caller: OperatorCaller, proposal_id: str, preview: str) -> ConfirmAnswer:
+    async def confirm(
+        self, caller: OperatorCaller, proposal_id: str, preview: str, *, dry_run: bool
+    ) -> ConfirmAnswer:
         """Looks anew, and again where somebody else was faster."""
         if preview and not (
             len(preview) >= SHORTEST_NAME and set(preview.lower()) <= set("0123456789abcdef")
@@ -46,7 +48,10 @@ class Confirming:
             raise InvalidRequest(f"preview: at least {SHORTEST_NAME} hexadecimal digits of its digest")
         for _ in range(_ROUNDS):
             now = self._clock.now()
-            proposal, answer = await self._open(caller, proposal_id, now)
+            proposal, revoked = await self._open(caller, proposal_id, now)
+            if dry_run and revoked is None:
+                return await self._show(caller, proposal, now)
+            answer = _before(caller, proposal, revoked)
             if answer is not None:
                 return answer
             found = await self._agree(caller, proposal, preview, now)
@@ -58,8 +63,8 @@ class Confirming:
 
     async def _open(
         self, caller: OperatorCaller, proposal_id: str, now: float
-    ) -> tuple[Proposal, ConfirmAnswer | None]:
-        """A proposal that the caller may agree to; with the answer where it has done so before."""
+    ) -> tuple[Proposal, RevokeAnswer | None]:
+        """A proposal that the caller's right is for; with what was revoked where the caller was among those who did."""
         book = self._roles.current()
 
         async def work(tx: Transaction) -> tuple[Proposal, RevokeAnswer | None]:
@@ -83,38 +88,46 @@ class Confirming:
         proposal, revoked = await self._state.read(work)
         name = caller.identity.name
         state = proposal.state_at(now)
-        mine = name in proposal.people
-        if state is ProposalState.CONFIRMED and mine and proposal.agreed[0].identity != name:
-            return proposal, ConfirmAnswer(ConfirmOutcome.REVOKED, proposal, revoked)
+        confirmed = name in proposal.people and proposal.agreed[0].identity != name
+        if state is ProposalState.CONFIRMED and confirmed and revoked is not None:
+            return proposal, revoked
         if state is not ProposalState.OPEN:
             raise over(proposal, state)
-        if proposal.agreed[0].identity == name:
-            raise Denied(Reason.NOT_ENTITLED, "you have proposed it: another operator has to confirm")
-        if mine:
-            return proposal, ConfirmAnswer(ConfirmOutcome.WAITING, proposal)
         if proposal.until is not None and proposal.until <= now:
             raise Conflict("its ban would have ended by now: withdraw it, and propose it anew")
         return proposal, None
+
+    async def _show(self, caller: OperatorCaller, proposal: Proposal, now: float) -> ConfirmAnswer:
+        order = self._order(caller, proposal)
+        plan = await self._acting.plan(replace(order, dry_run=True), now)
+        by_now = replace(proposal, preview=plan.preview)
+        return ConfirmAnswer(ConfirmOutcome.SHOWN, by_now, before=proposal.preview)
+
+    def _order(self, caller: OperatorCaller, proposal: Proposal) -> RevokeOrder:
+        right = right_of(proposal)
+        return RevokeOrder(
+            selector=proposal.selector,
+            actor=proposal.actors,
+            reason=proposal.reason,
+            ticket=proposal.ticket,
+            until=proposal.until,
+            ban=proposal.ban,
+            reach=caller.reach(right),
+            needs=max(proposal.needs, caller.needs(right)),
+        )
 
     async def _agree(
         self, caller: OperatorCaller, proposal: Proposal, name: str, now: float
     ) -> ConfirmAnswer | None:
         """One more agreement, or why it counts for nothing; None where the proposal is not any more what it was."""
         mine = Agreement(caller.actor, caller.identity.name, now)
-        right = right_of(proposal)
-        needs = max(proposal.needs, caller.needs(right))
-        agreed = replace(proposal, needs=needs, agreed=(*proposal.agreed, mine))
-        order = RevokeOrder(
-            selector=proposal.selector,
-            actor=agreed.actors,
-            reason=proposal.reason,
-            ticket=proposal.ticket,
-            until=proposal.until,
-            ban=proposal.ban,
-            reach=caller.reach(right),
-            needs=needs,
-        )
-        plan = await self._acting.plan(order, now)
+        order = self._order(caller, proposal)
+        agreed = replace(proposal, needs=order.needs, agreed=(*proposal.agreed, mine))
+        plan = await self._acting.plan(replace(order, actor=agreed.actors), now)
+        if plan.preview.named(name):
+            # It is exactly what the caller has looked at, whoever proposed or saw what before.
+            seen = replace(agreed, preview=replace(plan.preview, instances=()))
+            return await self._count(proposal, seen, plan, now)
         named = proposal.preview.named(name)
         # Leases come and go with every rotation: whoever has looked twice agrees to the instances, or never could.
         if proposal.preview.grown(plan.preview, leases=not named):
@@ -125,7 +138,12 @@ class Confirming:
             return ConfirmAnswer(
                 ConfirmOutcome.GROWN, replace(proposal, preview=shown), before=proposal.preview
             )
-        if len(agreed.agreed) < needs:
+        return await self._count(proposal, agreed, plan, now)
+
+    async def _count(
+        self, proposal: Proposal, agreed: Proposal, plan: Plan, now: float
+    ) -> ConfirmAnswer | None:
+        if len(agreed.agreed) < agreed.needs:
             return await self._wait(proposal, agreed, plan.preview, now)
         return await self._revoke(proposal, agreed, plan, now)
 
@@ -179,3 +197,13 @@ class Confirming:
             first=lambda tx: exchange(tx, proposal, done),
         )
         return None if answer is None else ConfirmAnswer(ConfirmOutcome.REVOKED, done, answer)
+
+
+def _before(caller: OperatorCaller, proposal: Proposal, revoked: RevokeAnswer | None) -> ConfirmAnswer | None:
+    """The answer of somebody who has agreed before; None of somebody new. Raises `Denied` of who proposed it."""
+    name = caller.identity.name
+    if revoked is not None:
+        return ConfirmAnswer(ConfirmOutcome.REVOKED, proposal, revoked)
+    if proposal.agreed[0].identity == name:
+        raise Denied(Reason.NOT_ENTITLED, "you have proposed it: another operator has to confirm")
+    return ConfirmAnswer(ConfirmOutcome.WAITING, proposal) if name in proposal.people else None

@@ -90,14 +90,17 @@ class Proposer:
         self._audit.record(decision)
         return proposal
 
-    async def confirm(self, caller: OperatorCaller, proposal_id: str, preview: str) -> ConfirmAnswer:
+    async def confirm(
+        self, caller: OperatorCaller, proposal_id: str, preview: str, *, dry_run: bool = False
+    ) -> ConfirmAnswer:
         """Another person agrees to what they are shown; the last one needed revokes, durably when this returns.
 
         What it would hit is looked at anew. Where that is more than the proposal's
         preview, nothing is agreed to: the proposal has the new one from then on,
         and whoever agrees to it names it (`preview`, the first digits of its digest).
+        On a dry run that is all: it is looked at, by whoever may confirm or has proposed it.
         """
-        return await self._confirming.confirm(caller, proposal_id, preview)
+        return await self._confirming.confirm(caller, proposal_id, preview, dry_run=dry_run)
 
     async def withdraw(self, caller: OperatorCaller, proposal_id: str, reason: str) -> Proposal:
         """It ends without an effect. Whoever may confirm may do so, and who proposed it."""

@@ -187,6 +187,9 @@ class TestQuorum:
         assert "open" in line
         assert "1 of 2" in line
         assert "INC-3" in told(teams, "pair-bob", "explain", proposal)
+        look = told(teams, "pair-bob", "revoke", "--confirm", proposal, "--dry-run")
+        assert "would hit 1 instances, 1 leases, and was shown with 1 instances, 1 leases" in look
+        assert workload.attestation_id in look
         own = told(teams, "pair-ann", "revoke", "--confirm", proposal, expect=78)
         assert "another operator has to confirm" in own
         assert "not settled" not in told(teams, "pair-ann", "receipts", proposal, expect=1)

@@ -160,6 +160,7 @@ CONFIRM_OUTCOME: Final = Twins[revocation_pb2.ConfirmOutcome.ValueType, ConfirmO
         revocation_pb2.CONFIRM_OUTCOME_REVOKED: ConfirmOutcome.REVOKED,
         revocation_pb2.CONFIRM_OUTCOME_WAITING: ConfirmOutcome.WAITING,
         revocation_pb2.CONFIRM_OUTCOME_GROWN: ConfirmOutcome.GROWN,
+        revocation_pb2.CONFIRM_OUTCOME_SHOWN: ConfirmOutcome.SHOWN,
     },
 )
 REVOCATION_STATE: Final = Twins[oversight_pb2.RevocationState.ValueType, RevocationState](

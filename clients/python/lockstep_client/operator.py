@@ -85,13 +85,17 @@ class Operator:
         )
         return self._transport.unary(methods.REVOKE, request, self._caller, 2 * CALL_TIMEOUT)
 
-    def confirm(self, proposal_id: str, *, preview: str = "") -> revocation_pb2.ConfirmRevocationResponse:
+    def confirm(
+        self, proposal_id: str, *, preview: str = "", dry_run: bool = False
+    ) -> revocation_pb2.ConfirmRevocationResponse:
         """Agree to another operator's proposal; the last one needed revokes.
 
         `preview` are the first digits of the digest of what is agreed to: needed
-        once it hits more than was proposed, which the outcome says.
+        once it hits more than was proposed, which the outcome says. A dry run only looks.
         """
-        request = revocation_pb2.ConfirmRevocationRequest(proposal_id=proposal_id, preview=preview)
+        request = revocation_pb2.ConfirmRevocationRequest(
+            proposal_id=proposal_id, preview=preview, dry_run=dry_run
+        )
         return self._transport.unary(methods.CONFIRM_REVOCATION, request, self._caller, 2 * CALL_TIMEOUT)
 
     def withdraw(self, proposal_id: str, *, reason: str) -> revocation_pb2.Proposal:

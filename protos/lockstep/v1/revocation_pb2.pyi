@@ -90,6 +90,8 @@ class _ConfirmOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Confir
     """Not agreed to: it hits more than the preview named by the proposal, or by
     the request. The proposal has the new one.
     """
+    CONFIRM_OUTCOME_SHOWN: _ConfirmOutcome.ValueType  # 4
+    """A dry run: nothing is agreed to. The proposal has what it would hit by now."""
 
 class ConfirmOutcome(_ConfirmOutcome, metaclass=_ConfirmOutcomeEnumTypeWrapper): ...
 
@@ -102,6 +104,8 @@ CONFIRM_OUTCOME_GROWN: ConfirmOutcome.ValueType  # 3
 """Not agreed to: it hits more than the preview named by the proposal, or by
 the request. The proposal has the new one.
 """
+CONFIRM_OUTCOME_SHOWN: ConfirmOutcome.ValueType  # 4
+"""A dry run: nothing is agreed to. The proposal has what it would hit by now."""
 Global___ConfirmOutcome: _TypeAlias = ConfirmOutcome  # noqa: Y015
 
 @_typing.final
@@ -762,20 +766,24 @@ class ConfirmRevocationRequest(_message.Message):
 
     PROPOSAL_ID_FIELD_NUMBER: _builtins.int
     PREVIEW_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
     proposal_id: _builtins.str
     preview: _builtins.str
     """At least sixteen hexadecimal digits of the preview that is agreed to; needed
     once it hits more than was proposed.
     """
+    dry_run: _builtins.bool
+    """Only look: what it would hit by now. The one who proposed it may do so too."""
     def __init__(
         self,
         *,
         proposal_id: _builtins.str = ...,
         preview: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "proposal_id", b"proposal_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "preview", b"preview", "proposal_id", b"proposal_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -798,7 +806,7 @@ class ConfirmRevocationResponse(_message.Message):
 
     @_builtins.property
     def before(self) -> Global___Preview:
-        """With GROWN: what was previewed before."""
+        """With GROWN and SHOWN: what was previewed before."""
 
     def __init__(
         self,

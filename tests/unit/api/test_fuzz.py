@@ -81,7 +81,7 @@ class Nothing:
         return b"nonce", 30.0
 
     def __getattr__(self, name: str) -> Any:
-        async def verb(*_: Any) -> Any:
+        async def verb(*_: Any, **__: Any) -> Any:
             raise NotFound("nothing here")
 
         return verb

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -364,6 +365,50 @@ class TestGrowth:
         assert await house.log() == []
         done = await house.proposer.confirm(bob, proposal.id, proposal.preview.digest.hex())
         assert done.outcome is ConfirmOutcome.REVOKED
+
+    async def test_whoever_has_looked_agrees_to_just_that_and_a_look_changes_nothing(self) -> None:
+        house = await House.open(RETRY)
+        await instance(house)
+        ann, proposal = await waiting(house)
+        second = await instance(house, 2)
+        bob = person(house, "bob")
+        decisions = await house.decisions()
+        for caller in (bob, ann):
+            look = await house.proposer.confirm(caller, proposal.id, "", dry_run=True)
+            assert look.outcome is ConfirmOutcome.SHOWN
+            assert look.before is not None
+            assert (len(look.before.attestations), len(look.proposal.preview.attestations)) == (1, 2)
+            assert second.id in {item.attestation_id for item in look.proposal.preview.instances}
+        assert await row(house, proposal) == replace(
+            proposal, preview=replace(proposal.preview, instances=())
+        )
+        assert (await house.log(), await house.decisions()) == ([], decisions)
+        name = look.proposal.preview.digest.hex()[:16]
+        with pytest.raises(Denied):
+            await house.proposer.confirm(ann, proposal.id, name)
+        done = await house.proposer.confirm(bob, proposal.id, name)
+        assert done.outcome is ConfirmOutcome.REVOKED
+        assert len((await row(house, proposal)).preview.attestations) == 2
+
+    async def test_what_came_after_the_look_was_not_looked_at(self) -> None:
+        house = await House.open(RETRY)
+        await instance(house)
+        _, proposal = await waiting(house)
+        bob = person(house, "bob")
+        look = await house.proposer.confirm(bob, proposal.id, "", dry_run=True)
+        await instance(house, 2)
+        answer = await house.proposer.confirm(bob, proposal.id, look.proposal.preview.digest.hex()[:16])
+        assert answer.outcome is ConfirmOutcome.GROWN
+        assert await house.log() == []
+
+    async def test_who_may_not_confirm_may_not_look(self) -> None:
+        house = await House.open(RETRY)
+        await instance(house)
+        _, proposal = await waiting(house)
+        with pytest.raises(Denied):
+            await house.proposer.confirm(
+                person(house, "bob", "revoke:attestation"), proposal.id, "", dry_run=True
+            )
 
     async def test_the_digest_is_of_all_that_it_is_bound_to(self) -> None:
         house = await House.open(RETRY)

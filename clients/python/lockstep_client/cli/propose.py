@@ -53,16 +53,24 @@ def proposed(answer: revocation_pb2.RevokeResponse) -> None:
     _next(found)
 
 
-def confirm(proposal_id: str, preview: str, *, as_json: bool) -> bool:
+def confirm(proposal_id: str, preview: str, *, dry_run: bool, as_json: bool) -> bool:
     """Agree to a proposal; False where it hits more than was shown, so that nothing was agreed to."""
     with Operator(load()) as operator:
-        answer = operator.confirm(proposal_id, preview=preview)
+        answer = operator.confirm(proposal_id, preview=preview, dry_run=dry_run)
     grown = answer.outcome == revocation_pb2.CONFIRM_OUTCOME_GROWN
     found = answer.proposal
     if as_json:
         show.say_json(answer)
     elif answer.outcome == revocation_pb2.CONFIRM_OUTCOME_REVOKED:
         revoked(answer.revocation)
+        instances(answer.revocation.preview)
+    elif answer.outcome == revocation_pb2.CONFIRM_OUTCOME_SHOWN:
+        click.echo(
+            f"{found.proposal_id} would hit {hits(found.preview)}, and was shown with {hits(answer.before)}"
+        )
+        instances(found.preview)
+        click.echo(_missing(found))
+        _next(found, named=True)
     elif grown:
         click.echo(
             f"{found.proposal_id} is not confirmed: it was shown with {hits(answer.before)}, "

@@ -45,7 +45,11 @@ def _selecting(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @_selecting
-@click.option("--reason", default="", help="Why; kept in the log, the audit and the receipt.")
+@click.option(
+    "--reason",
+    default="",
+    help="Why; kept in the log, the audit and the receipt. Needed, but with --confirm.",
+)
 @click.option("--ticket", default="", help="A ticket's number.")
 @click.option(
     "--for",
@@ -90,9 +94,13 @@ def revoke(
     """
     if proposal:
         given = [name for name, value in targets.items() if value]
-        if given or reason or ticket or span is not None or ban is not None or dry_run:
-            raise click.UsageError("--confirm: all else was said in the proposal; give --preview at most")
-        click.get_current_context().exit(0 if confirm(proposal, preview, as_json=as_json) else 1)
+        if given or reason or ticket or span is not None or ban is not None:
+            raise click.UsageError(
+                "--confirm: all else was said in the proposal; give --preview or --dry-run at most"
+            )
+        click.get_current_context().exit(
+            0 if confirm(proposal, preview, dry_run=dry_run, as_json=as_json) else 1
+        )
     if preview:
         raise click.UsageError("--preview: says what is agreed to with --confirm")
     if not reason:
