@@ -105,6 +105,8 @@ class Revoker:
             revocation = await tx.revocations.get(revocation_id)
             if revocation is None:
                 return "missing"
+            if not reach.everything and not revocation.expanded:
+                return "expanding"
             if not await Belonging(tx, book, reach).owns_revocation(revocation, ban=True):
                 return "outside"
             if revocation.lifted_at:
@@ -121,6 +123,8 @@ class Revoker:
                 raise NotFound("no such revocation")
             if result == "outside":
                 raise outside()
+            if result == "expanding":
+                raise Conflict("what it hits is still being found: look again in a moment")
             raise Conflict(
                 "it was lifted before"
                 if result == "lifted"
@@ -142,7 +146,8 @@ class Revoker:
             found = await tx.revocations.get(revocation_id)
             if found is None:
                 raise NotFound("no such revocation")
-            if not await Belonging(tx, book, reach).owns_revocation(found):
+            # Before all that it hits is found there is nothing to tell, and nobody knows whose it is.
+            if found.expanded and not await Belonging(tx, book, reach).owns_revocation(found):
                 raise outside()
             return found
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from broker.errors import Denied
+from broker.errors import Conflict, Denied
 from broker.model.attestation import AttestationState
 from broker.model.caller import OperatorCaller
 from broker.model.detection import DetectionState
@@ -304,6 +304,7 @@ class TestLifting:
         theirs = await world.house.revoke(SelectorKind.ATTESTATION, world.shop.id)
         shared = await world.house.revoke(SelectorKind.ATTESTATION, world.both.id)
         wide = await world.house.revoke(SelectorKind.DIGEST, unit("evil").digest.hex())
+        await world.house.tick()
         await world.house.revoker.lift(mine.revocation_id, "ann", "ok", "", world.ann.reach("lift"))
         for other in (theirs, shared, wide):
             with pytest.raises(Denied) as error:
@@ -333,6 +334,21 @@ class TestLifting:
         record = await world.house.look(lambda tx: tx.detections.get(held.detection_id))
         await world.house.revoker.lift(record.revocation_id, "ann", "ok", "", world.ann.reach("lift"))
         await world.pay.issue("pay")
+
+    async def test_before_all_that_it_hits_is_found_nobody_knows_whose_it_is(self) -> None:
+        world = await World.open()
+        await world.house.publish(2, "app", "lib", "numpy")
+        for number, subject in ((4, "payments"), (5, "shop")):
+            await world.instance(subject, number, "app", "numpy", pod_uid="pod-9")
+        made = await world.house.revoke(SelectorKind.POD, "pod-9", ban=True)
+        assert await world.house.revoker.receipt(made.revocation_id, world.ann.reach("read")) == (b"", False)
+        with pytest.raises(Conflict, match="still being found"):
+            await world.house.revoker.lift(made.revocation_id, "ann", "ok", "", world.ann.reach("lift"))
+        await world.house.tick()
+        with pytest.raises(Denied):
+            await world.house.revoker.receipt(made.revocation_id, world.ann.reach("read"))
+        with pytest.raises(Denied):
+            await world.house.revoker.lift(made.revocation_id, "ann", "ok", "", world.ann.reach("lift"))
 
     async def test_receipts_of_theirs(self) -> None:
         world = await World.open()
