@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from broker.belonging import Belonging, outside
 from broker.errors import NotFound
 from broker.model.caller import IdentityCaller, OperatorCaller, WorkloadCaller
 from broker.model.decision import Decision
 from broker.model.evidence import CodeSet, UnitHint
 from broker.model.requests import Explanation
-from broker.ports import StateStore, Transaction
+from broker.ports import RoleSource, StateStore, Transaction
 
 
 class Explainer:
-    """Answers the identity concerned and operators who may; to all others a decision does not exist."""
+    """Answers the identity concerned and operators who may; to all others a decision does not exist. An operator hears
+    that one is outside the scope of its right."""
 
-    def __init__(self, *, state: StateStore) -> None:
+    def __init__(self, *, state: StateStore, roles: RoleSource) -> None:
         self._state = state
+        self._roles = roles
 
     async def explain(
         self,
@@ -22,7 +25,8 @@ class Explainer:
         wanted_id: str,
         include_code_set: bool,
     ) -> Explanation:
-        """The decision; with its code set and its own measurer's names for it where asked. Raises `NotFound`.
+        """The decision; with its code set and its own measurer's names for it where asked. Raises `NotFound`,
+        `Denied` (not_entitled).
 
         `wanted_id` is a decision's, or that of what a decision made: an attestation,
         a lease, its token, a revocation, a report.
@@ -32,6 +36,10 @@ class Explainer:
             decision = await tx.decisions.get(await _decision_of(tx, wanted_id))
             if decision is None or not await _may_see(tx, caller, decision):
                 return None
+            if isinstance(caller, OperatorCaller):
+                belonging = Belonging(tx, self._roles.current(), caller.reach("explain"))
+                if not await belonging.sees_decision(decision):
+                    raise outside()
             own = _own_names(decision)
             digests = [finding.digest for finding in decision.findings if finding.digest]
             packages = await tx.manifests.packages_of_digests(digests) if digests else {}
@@ -61,6 +69,9 @@ async def _decision_of(tx: Transaction, wanted_id: str) -> str:
     }
     look = made.get(wanted_id.partition("-")[0])
     found = None if look is None else await look(wanted_id)
+    if found is None and wanted_id.startswith("V-"):
+        proposed = await tx.proposals.get(wanted_id)
+        return wanted_id if proposed is None else proposed.decision_id
     return wanted_id if found is None else found.decision_id
 
 

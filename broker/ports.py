@@ -22,6 +22,7 @@ from broker.model.detection import Detection, DetectionRecord, DetectionState
 from broker.model.evidence import CodeSet, Evidence, InstanceKey, SealedEvidence, UnitHint
 from broker.model.identity import IdentityProof, WorkloadIdentity
 from broker.model.manifest import ManifestRecord, ManifestState, ReferenceValues
+from broker.model.proposal import Proposal
 from broker.model.revocation import LogEntry, LogHead, NewEntry, Revocation, RevocationState, Selector
 from broker.model.role import DetectorPolicy, Revocability, Role, RoleBook
 
@@ -447,14 +448,29 @@ class RevocationStore(Protocol):
     async def hits(self, revocation_id: str, limit: int, after: str = "") -> Sequence[str]: ...
 
 
+class ProposalStore(Protocol):
+    """Revocations that take more than one operator."""
+
+    async def put(self, proposal: Proposal) -> None:
+        """Insert or replace by id; of its preview, the instances that are shown are not kept."""
+
+    async def get(self, proposal_id: str) -> Proposal | None: ...
+    async def page(self, limit: int, after: str = "") -> Sequence[Proposal]:
+        """In id order after an id."""
+
+    async def waiting(self, now: float) -> int:
+        """How many are OPEN and not over."""
+
+
 class DetectionStore(Protocol):
     """Reports and how they ended."""
 
     async def add(self, record: DetectionRecord) -> None: ...
     async def get(self, detection_id: str) -> DetectionRecord | None: ...
-    async def set_state(
-        self, detection_id: str, state: DetectionState, decided_by: str, reason: str
-    ) -> bool: ...
+    async def decide(self, record: DetectionRecord) -> bool:
+        """Write how a held report ended (state, reason, decision, revocation, instances, siblings, who decided); False
+        where it is not HELD any more."""
+
     async def by_event(self, detector: str, event_id: str) -> DetectionRecord | None: ...
     async def applied_instances(self, detector: str, since: float) -> int:
         """How many distinct instances a detector's APPLIED reports have revoked since a time.
@@ -567,6 +583,8 @@ class Transaction(Protocol):
     def roles(self) -> RoleVersionStore: ...
     @property
     def manifests(self) -> ManifestStore: ...
+    @property
+    def proposals(self) -> ProposalStore: ...
     @property
     def replays(self) -> ReplayStore: ...
 

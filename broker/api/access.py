@@ -91,6 +91,9 @@ GRPC: Final[Mapping[str, Row]] = {
         Who.WORKLOAD, Who.RESOURCE_SERVER, Who.OPERATOR, right="read", stream=True
     ),
     "/lockstep.v1.RevocationService/Revoke": _row(Who.OPERATOR, right="revoke:", mutates=True),
+    "/lockstep.v1.RevocationService/ConfirmRevocation": _row(Who.OPERATOR, right="revoke:", mutates=True),
+    "/lockstep.v1.RevocationService/WithdrawProposal": _row(Who.OPERATOR, right="revoke:", mutates=True),
+    "/lockstep.v1.RevocationService/ListProposals": _row(Who.OPERATOR, right="read"),
     "/lockstep.v1.RevocationService/Lift": _row(Who.OPERATOR, right="lift", mutates=True),
     "/lockstep.v1.RevocationService/GetReceipt": _row(Who.OPERATOR, right="read"),
     "/lockstep.v1.DetectionService/Report": _row(Who.WORKLOAD, Who.DETECTOR, stream=True),
@@ -109,6 +112,8 @@ GRPC: Final[Mapping[str, Row]] = {
     "/lockstep.v1.OversightService/ListDetections": _row(Who.OPERATOR, right="read"),
     "/lockstep.v1.OversightService/ListRevocations": _row(Who.OPERATOR, right="read"),
     "/lockstep.v1.OversightService/ListDecisions": _row(Who.OPERATOR, right="read"),
+    "/lockstep.v1.OversightService/ApproveDetection": _row(Who.OPERATOR, right="approve", mutates=True),
+    "/lockstep.v1.OversightService/DismissDetection": _row(Who.OPERATOR, right="approve", mutates=True),
     "/grpc.health.v1.Health/Check": _FOREIGN,
     "/grpc.health.v1.Health/List": _FOREIGN,
     "/grpc.health.v1.Health/Watch": _FOREIGN_STREAM,

@@ -15,7 +15,7 @@ from broker.api.tasks import Crew
 from broker.errors import NotFound
 from broker.model.caller import OperatorCaller, WorkloadCaller
 from broker.model.credential import Lease, LeaseState
-from broker.model.requests import IssueAnswer
+from broker.model.requests import IssueAnswer, Page
 from lockstep.v1 import credential_pb2 as pb
 
 _SERVICE = "/lockstep.v1.CredentialService/"
@@ -36,7 +36,7 @@ class Issuer(Protocol):
         limit: int,
         after: str,
         attestation_id: str,
-    ) -> Sequence[Lease]: ...
+    ) -> Page[Lease]: ...
 
 
 class CredentialRoom:
@@ -92,6 +92,6 @@ class CredentialRoom:
         page = await self._issuer.leases(call.caller, states, size, after, attestation_id)
         operator = isinstance(call.caller, OperatorCaller)
         return pb.ListLeasesResponse(
-            leases=[convert.lease(lease, call.now, operator=operator) for lease in page],
-            next_page_token=page[-1].id if len(page) == size else "",
+            leases=[convert.lease(lease, call.now, operator=operator) for lease in page.items],
+            next_page_token=page.next,
         )

@@ -9,10 +9,12 @@ from broker.api.arrival import Call
 from broker.api.convert import manifests as convert
 from broker.api.convert.scalars import digest, text
 from broker.api.routes import Route, Unary
-from broker.errors import InvalidRequest
+from broker.errors import Denied, InvalidRequest
 from broker.model.caller import DetectorCaller, OperatorCaller
 from broker.model.manifest import MAX_VERSION, ManifestRecord
 from broker.model.requests import LowerAnswer, PublishAnswer, WithdrawAnswer
+from broker.ports import RoleSource
+from lockstep.formats import Reason
 from lockstep.v1 import manifest_pb2 as pb
 
 _SERVICE = "/lockstep.v1.ManifestService/"
@@ -36,8 +38,9 @@ class Publisher(Protocol):
 class ManifestRoom:
     """One verb a method."""
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, roles: RoleSource) -> None:
         self._publisher = publisher
+        self._roles = roles
 
     def routes(self) -> Mapping[str, Route]:
         """Full method to route."""
@@ -74,6 +77,8 @@ class ManifestRoom:
         if request.version > MAX_VERSION:
             raise InvalidRequest("version: too large")
         record = await self._publisher.get(named, application, request.version)
+        if not self._sees(call.caller, record.manifest.application):
+            raise Denied(Reason.NOT_ENTITLED, "no role within the scope of your right runs this application")
         return pb.GetManifestResponse(manifest=convert.summary(record), envelope=record.envelope)
 
     async def list(
@@ -82,7 +87,14 @@ class ManifestRoom:
         """Newest version first."""
         application = text(request.application, "application", 128)
         records = await self._publisher.list(application, request.include_ended)
-        return pb.ListManifestsResponse(manifests=[convert.summary(record) for record in records])
+        seen = [record for record in records if self._sees(call.caller, record.manifest.application)]
+        return pb.ListManifestsResponse(manifests=[convert.summary(record) for record in seen])
+
+    def _sees(self, caller: OperatorCaller | DetectorCaller, application: str) -> bool:
+        """An operator with a scope sees what its roles run."""
+        if isinstance(caller, DetectorCaller):
+            return True
+        return caller.reach("read").touches_application(self._roles.current(), application)
 
     async def retire(
         self, request: pb.RetireManifestRequest, call: Call[OperatorCaller]

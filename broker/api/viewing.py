@@ -8,12 +8,14 @@ from hashlib import sha256
 from typing import Final, Protocol
 
 from broker.api.convert import revocations as convert
+from broker.belonging import Belonging
 from broker.errors import Denied, NotFound, Unauthenticated
 from broker.model.attestation import Attestation, AttestationState
 from broker.model.caller import Caller, OperatorCaller, ResourceServerCaller
 from broker.model.identity import WorkloadIdentity
+from broker.model.reach import Reach
 from broker.model.revocation import EntryKind, LogEntry, LogHead, Selector, SelectorKind, attestation_keys
-from broker.ports import StateStore, Transaction
+from broker.ports import RoleSource, StateStore, Transaction
 from lockstep.formats import Reason
 from lockstep.v1 import revocation_pb2 as pb
 
@@ -89,7 +91,7 @@ class OperatorView(_Identified):
         return head
 
     def may_go_on(self, caller: Caller) -> None:
-        if not isinstance(caller, OperatorCaller):
+        if not isinstance(caller, OperatorCaller) or not caller.reach("read").everything:
             raise Behind(_OTHER_EYES)
 
     async def of(self, log_id: str, entry: LogEntry) -> pb.RevocationEvent | None:
@@ -99,6 +101,48 @@ class OperatorView(_Identified):
         self, log_id: str, entry: LogEntry, unexpanded: frozenset[int]
     ) -> pb.RevocationEvent | None:
         return convert.event(log_id, entry, reasons=True)
+
+    def began(self, head: LogHead) -> pb.RevocationEvent | None:
+        return None  # the log has another id: that says it
+
+    def passed(self, entry: LogEntry) -> None:
+        return
+
+
+class ScopedView(_Identified):
+    """What hits the roles of an operator's scope, with reasons: instances, leases, tokens and identities.
+
+    What a wide selector hits follows as entries of its own.
+    """
+
+    def __init__(
+        self, identity: WorkloadIdentity, reach: Reach, state: StateStore, roles: RoleSource
+    ) -> None:
+        super().__init__(identity)
+        self._reach = reach
+        self._state = state
+        self._roles = roles
+        self._part = sha256(repr(reach.scopes).encode()).hexdigest()[:16]
+
+    def position(self, head: LogHead) -> LogHead:
+        return replace(head, log_id=f"{head.log_id}/{self._part}")
+
+    def may_go_on(self, caller: Caller) -> None:
+        if not isinstance(caller, OperatorCaller) or caller.reach("read") != self._reach:
+            raise Behind(_OTHER_EYES)
+
+    async def of(self, log_id: str, entry: LogEntry) -> pb.RevocationEvent | None:
+        book = self._roles.current()
+
+        async def work(tx: Transaction) -> bool:
+            return await Belonging(tx, book, self._reach).sees_selector(entry.body.selector)
+
+        return convert.event(log_id, entry, reasons=True) if await self._state.read(work) else None
+
+    async def now(
+        self, log_id: str, entry: LogEntry, unexpanded: frozenset[int]
+    ) -> pb.RevocationEvent | None:
+        return await self.of(log_id, entry)
 
     def began(self, head: LogHead) -> pb.RevocationEvent | None:
         return None  # the log has another id: that says it

@@ -14,7 +14,7 @@ from broker.api.following import Follower, Told, Watch
 from broker.api.limits import Limits
 from broker.api.metrics import Metrics
 from broker.api.standing import Standing
-from broker.api.viewing import Behind, OperatorView, ResourceServerView, View, WorkloadView
+from broker.api.viewing import Behind, OperatorView, ResourceServerView, ScopedView, View, WorkloadView
 from broker.errors import Denied, InvalidRequest, LimitExceeded
 from broker.model.caller import OperatorCaller, ResourceServerCaller, WorkloadCaller
 from broker.model.revocation import LogEntry, LogHead, RevocationState
@@ -110,7 +110,10 @@ class WatchRoom:
 
     async def _view(self, caller: Watcher) -> View:
         if isinstance(caller, OperatorCaller):
-            return OperatorView(caller.identity)
+            reach = caller.reach("read")
+            if reach.everything:
+                return OperatorView(caller.identity)
+            return ScopedView(caller.identity, reach, self._state, self._roles)
         if isinstance(caller, ResourceServerCaller):
             dead = self._clock.now() - self._limits.longest_life
             return ResourceServerView(caller.identity, caller.server.audiences, self._state, dead)

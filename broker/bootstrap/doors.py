@@ -73,11 +73,11 @@ def open_doors(
     rooms = (
         AttestationRoom(verbs.verifier),
         CredentialRoom(verbs.issuer, crew),
-        RevocationRoom(verbs.revoker, watch),
+        RevocationRoom(verbs.revoker, verbs.proposer, watch),
         DetectionRoom(verbs.reporter, roles, clock, metrics),
-        ManifestRoom(verbs.publisher),
+        ManifestRoom(verbs.publisher, roles),
         DecisionRoom(verbs.explainer),
-        OversightRoom(verbs.overseer),
+        OversightRoom(verbs.overseer, verbs.approver),
     )
     routes: dict[str, Route] = {method: route for room in rooms for method, route in room.routes().items()}
     unserved = [method for method, row in GRPC.items() if not row.foreign and method not in routes]

@@ -12,6 +12,7 @@ from broker.attest import AttestLimits
 from broker.issue import IssueLimits
 from broker.model.role import Rate
 from broker.report import ReportLimits
+from broker.revoke import ProposeLimits
 from broker.settings.server import Limits
 from broker.upkeep import UpkeepLimits
 
@@ -72,6 +73,11 @@ def state(limits: Limits) -> SqliteLimits:
 def attest(limits: Limits) -> AttestLimits:
     """Of attestations."""
     return AttestLimits(lifetime=limits.attestation, renewal_window=limits.manifest_grace)
+
+
+def propose(limits: Limits) -> ProposeLimits:
+    """Of revocations that wait for a second operator."""
+    return ProposeLimits(lifetime=limits.proposal, waiting=limits.proposals)
 
 
 def issue(limits: Limits) -> IssueLimits:

@@ -40,8 +40,8 @@ from broker.ports import (
     StateStore,
 )
 from broker.publish import Publisher
-from broker.report import Reporter
-from broker.revoke import Revoker
+from broker.report import Approver, Reporter
+from broker.revoke import Proposer, Revoker
 from broker.settings.server import Server
 from broker.upkeep import Upkeep
 
@@ -55,7 +55,9 @@ class Verbs:
     verifier: Verifier
     issuer: Issuer
     reporter: Reporter
+    approver: Approver
     revoker: Revoker
+    proposer: Proposer
     publisher: Publisher
     explainer: Explainer
     overseer: Overseer
@@ -137,6 +139,16 @@ def make_verbs(
             audit=audit,
             limits=bounds.report(limits),
         ),
+        approver=Approver(
+            clock=clock,
+            entropy=entropy,
+            roles=roles,
+            state=state,
+            feed=feed,
+            ledger=ledger,
+            audit=audit,
+            limits=bounds.report(limits),
+        ),
         revoker=Revoker(
             clock=clock,
             entropy=entropy,
@@ -145,6 +157,16 @@ def make_verbs(
             feed=feed,
             ledger=ledger,
             audit=audit,
+        ),
+        proposer=Proposer(
+            clock=clock,
+            entropy=entropy,
+            roles=roles,
+            state=state,
+            feed=feed,
+            ledger=ledger,
+            audit=audit,
+            limits=bounds.propose(limits),
         ),
         publisher=Publisher(
             clock=clock,
@@ -156,8 +178,8 @@ def make_verbs(
             ledger=ledger,
             audit=audit,
         ),
-        explainer=Explainer(state=state),
-        overseer=Overseer(state=state),
+        explainer=Explainer(state=state, roles=roles),
+        overseer=Overseer(state=state, roles=roles),
         upkeep=Upkeep(
             clock=clock,
             backends=backends,

@@ -264,7 +264,7 @@ rate = {{ reports = 10000, per = "1m" }}
 
 [operators.dev]
 identity = {{ from = "dev", subject = "dev-operator" }}
-may = ["read", "explain", "publish", "retire", "withdraw", "lower", "lift", "introspect", "revoke:*"]
+may = ["read", "explain", "publish", "retire", "withdraw", "lower", "lift", "approve", "introspect", "revoke:*"]
 
 [resource_servers.dev]
 identity = {{ from = "dev", subject = "dev-resource-server" }}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from broker.belonging import Belonging, outside
 from broker.errors import InvalidRequest
 from broker.issue.delivery import Delivery
 from broker.issue.granting import Granted, Granting, IssueLimits, begin_end, claimed
@@ -14,7 +15,9 @@ from broker.ledger import Ledger
 from broker.model.caller import OperatorCaller, WorkloadCaller
 from broker.model.credential import Lease, LeaseState
 from broker.model.decision import DecisionKind
-from broker.model.requests import Introspection, IssueAnswer
+from broker.model.reach import EVERYTHING, Reach
+from broker.model.requests import Introspection, IssueAnswer, Page
+from broker.model.role import RoleBook
 from broker.ports import (
     AuditLog,
     Clock,
@@ -130,6 +133,7 @@ class Issuer:
         """End a lease early, in the log too: offline verifiers refuse its token. Idempotent, but that each call of
         an operator is a decision of its own."""
         now = self._clock.now()
+        book = self._roles.current()
 
         async def work(tx: Transaction) -> tuple[Lease, Cut | None] | Refused:
             if isinstance(caller, WorkloadCaller):
@@ -141,6 +145,10 @@ class Issuer:
                 isinstance(caller, WorkloadCaller) and lease.attestation_id != caller.attestation_id
             ):
                 return Refused(Reason.NOT_FOUND, "no such lease of this attestation")
+            if isinstance(caller, OperatorCaller):
+                objection = await _operator_objection(tx, lease, caller, book)
+                if objection is not None:
+                    return objection
             ended = await begin_end(tx, lease, now)
             if isinstance(caller, OperatorCaller):
                 # Whoever acts on what is another's leaves a decision, whether or not anybody checks it offline.
@@ -171,20 +179,38 @@ class Issuer:
         limit: int,
         after: str,
         attestation_id: str,
-    ) -> Sequence[Lease]:
-        """Leases in id order after an id: a workload sees its attestation's, an operator all."""
-        only = caller.attestation_id if isinstance(caller, WorkloadCaller) else attestation_id
-        bounded = max(1, min(limit, MAX_PAGE))
-        return await self._state.read(lambda tx: tx.leases.page(states, bounded, after, only))
+    ) -> Page[Lease]:
+        """Leases in id order after an id: a workload sees its attestation's, an operator those within its scope.
 
-    async def introspect(self, token_id: str, audiences: frozenset[str] | None) -> Introspection:
-        """RFC 7662: whether a token (by its `jti`) is good now, for somebody who serves `audiences` (None: any)."""
+        A page may be shorter than `limit` and not be the last.
+        """
+        only = caller.attestation_id if isinstance(caller, WorkloadCaller) else attestation_id
+        reach = EVERYTHING if isinstance(caller, WorkloadCaller) else caller.reach("read")
+        bounded = max(1, min(limit, MAX_PAGE))
+        book = self._roles.current()
+
+        async def work(tx: Transaction) -> Page[Lease]:
+            found = await tx.leases.page(states, bounded, after, only)
+            belonging = Belonging(tx, book, reach)
+            kept = [lease for lease in found if await belonging.sees_lease(lease)]
+            return Page(tuple(kept), found[-1].id if len(found) == bounded else "")
+
+        return await self._state.read(work)
+
+    async def introspect(
+        self, token_id: str, audiences: frozenset[str] | None, reach: Reach = EVERYTHING
+    ) -> Introspection:
+        """RFC 7662: whether a token (by its `jti`) is good now, for somebody who serves `audiences` (None: any), or an
+        operator whose right has a `reach`."""
         now = self._clock.now()
         denials = self._feed.denials
+        book = self._roles.current()
 
         async def work(tx: Transaction) -> Introspection:
             lease = await tx.leases.by_handle(token_id)
             if lease is None or (audiences is not None and lease.audience not in audiences):
+                return Introspection(active=False)
+            if not await Belonging(tx, book, reach).sees_lease(lease):
                 return Introspection(active=False)
             attestation = await is_good(tx, denials, lease, now)
             if attestation is None:
@@ -205,6 +231,21 @@ class Issuer:
         if isinstance(result, Refused):
             raise result.error()
         return result
+
+
+async def _operator_objection(
+    tx: Transaction, lease: Lease, caller: OperatorCaller, book: RoleBook
+) -> Refused | None:
+    """Why an operator may not end a lease by itself."""
+    right = "revoke:lease"
+    if not await Belonging(tx, book, caller.reach(right)).sees_lease(lease):
+        return Refused(Reason.NOT_ENTITLED, outside().message)
+    if caller.needs(right) > 1:
+        return Refused(
+            Reason.NOT_ENTITLED,
+            f"{right} takes {caller.needs(right)} operators: propose it with lockstep revoke --lease {lease.id}",
+        )
+    return None
 
 
 async def _by_operator(tx: Transaction, lease: Lease, actor: str, entropy: Entropy, now: float) -> Cut:

@@ -8,6 +8,7 @@ it may still be called off.
 
 from broker.ledger.denial import Denial, Denied, Target, holds, instance_targets, quarantine_targets
 from broker.ledger.ledger import Ledger, write
+from broker.ledger.lifting import entries_of, write_lift
 from broker.ledger.undecided import Undecided, refuse_undecided
 from broker.ledger.wide import loaded_hit, wide_digests, wide_hit
 
@@ -17,6 +18,7 @@ __all__ = [
     "Ledger",
     "Target",
     "Undecided",
+    "entries_of",
     "holds",
     "instance_targets",
     "loaded_hit",
@@ -25,4 +27,5 @@ __all__ = [
     "wide_digests",
     "wide_hit",
     "write",
+    "write_lift",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from broker.model.identity import WorkloadIdentity
+from broker.model.reach import EVERYTHING, Reach
 from broker.model.role import DetectorPolicy, Operator, ResourceServer
 
 
@@ -48,6 +49,17 @@ class OperatorCaller:
     def permits(self, right: str) -> bool:
         """True where one of its operators has the right."""
         return any(operator.permits(right) for operator in self.operators)
+
+    def reach(self, right: str) -> Reach:
+        """How far a right reaches: as far as all of its operators that have it, together; nowhere without one."""
+        having = [operator for operator in self.operators if operator.permits(right)]
+        if any(operator.scope is None for operator in having):
+            return EVERYTHING
+        return Reach(tuple(operator.scope for operator in having if operator.scope is not None))
+
+    def needs(self, right: str) -> int:
+        """How many different people a right takes: as many as the strictest of its operators that have it says."""
+        return max((item.needs(right) for item in self.operators if item.permits(right)), default=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from broker.model.evidence import ProcessRef
+from broker.model.role import Action
 
 
 class DetectionKind(enum.StrEnum):
@@ -26,7 +27,7 @@ class DetectionKind(enum.StrEnum):
 
 
 class DetectionState(enum.StrEnum):
-    """How a report ended."""
+    """How a report ended. HELD waits for a person, who makes it APPLIED or DISMISSED; nothing else ever changes."""
 
     APPLIED = "applied"
     OBSERVED = "observed"
@@ -35,6 +36,7 @@ class DetectionState(enum.StrEnum):
     UNMATCHED = "unmatched"
     REJECTED = "rejected"
     HELD = "held"
+    DISMISSED = "dismissed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,20 @@ class Detection:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """What a report would have done to its instances, had no cap held it; `exact` where it named them, and it was no
+    guess."""
+
+    action: Action
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
 class DetectionRecord:
-    """A report with how it ended. `siblings` is how many more than `instances` a ban of their identity stops."""
+    """A report with how it ended. `siblings` is how many more than `instances` a ban of their identity stops.
+
+    `held` is kept of one that was held, and `decided_by` names the person who decided about it.
+    """
 
     id: str
     detection: Detection
@@ -90,3 +104,4 @@ class DetectionRecord:
     received_at: float
     decided_by: str = ""
     siblings: int = 0
+    held: Held | None = None

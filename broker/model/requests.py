@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -14,6 +15,8 @@ from broker.model.detection import DetectionState
 from broker.model.evidence import Assurance, CodeSet, SealedEvidence, UnitHint
 from broker.model.identity import IdentityProof
 from broker.model.manifest import ManifestRecord
+from broker.model.proposal import Preview, Proposal
+from broker.model.reach import EVERYTHING, Reach
 from broker.model.revocation import LogHead, Selector
 from broker.model.role import Mode, Rotate, Silence
 from lockstep.formats import Reason
@@ -92,7 +95,8 @@ class Introspection:
 @dataclass(frozen=True, slots=True)
 class RevokeOrder:
     """An operator's revocation; `ban` None takes the selector's default, or True where `until` (seconds, UTC) says
-    how long the ban holds."""
+    how long the ban holds. `reach` is that of the operator's right, `needs` how many different people it takes, and
+    `identity` tells this one from others."""
 
     selector: Selector
     actor: str
@@ -101,17 +105,42 @@ class RevokeOrder:
     until: float | None = None
     ban: bool | None = None
     dry_run: bool = False
+    reach: Reach = EVERYTHING
+    needs: int = 1
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class RevokeAnswer:
-    """What a revocation did, or would do; `head` is the log after it."""
+    """What a revocation did, or would do; `head` is the log after it, `preview` what it was seen to hit just before."""
 
     revocation_id: str
     decision_id: str
     head: LogHead
     attestations: int
     leases: int
+    preview: Preview | None = None
+
+
+class ConfirmOutcome(enum.StrEnum):
+    """What became of an agreement: the last one needed revokes; one that was not asked for all of it counts for
+    nothing, and a dry run only shows."""
+
+    REVOKED = "revoked"
+    WAITING = "waiting"
+    GROWN = "grown"
+    SHOWN = "shown"
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmAnswer:
+    """`answer` is there where it was REVOKED; `before`, where it has GROWN or is SHOWN, is what was previewed until
+    now."""
+
+    outcome: ConfirmOutcome
+    proposal: Proposal
+    answer: RevokeAnswer | None = None
+    before: Preview | None = None
 
 
 @dataclass(frozen=True, slots=True)

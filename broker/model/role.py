@@ -159,18 +159,43 @@ class DetectorPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """Which roles a right reaches. `owners` and `roles` are patterns; what is empty narrows nothing, and where both
+    are given both must hold."""
+
+    owners: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+
+    def covers(self, role: str, owner: str) -> bool:
+        """True where the role is within; one without an owner is nobody's."""
+        named = not self.roles or any(matches_pattern(pattern, role) for pattern in self.roles)
+        owned = not self.owners or any(matches_pattern(pattern, owner) for pattern in self.owners)
+        return named and owned
+
+
+@dataclass(frozen=True, slots=True)
 class Operator:
-    """A person or pipeline with rights: `may` lists ``read, explain, publish, retire, withdraw, lift,
-    introspect, revoke:KIND`` (or ``revoke:*``)."""
+    """A person or pipeline with rights: `may` lists ``read, explain, publish, retire, withdraw, lower,
+    lift, approve, introspect, revoke:KIND`` (or ``revoke:*``).
+
+    `scope` None reaches every role. `quorum` says of a right to revoke (as in `may`) how many different people it
+    takes; what it does not name takes one.
+    """
 
     name: str
     identity: IdentityMatch
     may: frozenset[str]
+    scope: Scope | None = None
+    quorum: Mapping[str, int] = field(default_factory=dict)
 
     def permits(self, right: str) -> bool:
         """True where the right, or its family's ``family:*``, is listed."""
         family, colon, _ = right.partition(":")
         return right in self.may or (bool(colon) and f"{family}:*" in self.may)
+
+    def needs(self, right: str) -> int:
+        """How many different people a right takes: the stricter of what it and its family say."""
+        return max(1, self.quorum.get(right, 1), self.quorum.get(f"{right.partition(':')[0]}:*", 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +235,18 @@ class RoleBook:
         """Roles whose identity match accepts a verified identity, in name order."""
         return tuple(
             self.roles[name] for name in sorted(self.roles) if self.roles[name].identity.accepts(identity)
+        )
+
+    def running(self, application: str) -> tuple[Role, ...]:
+        """Roles that an application is a manifest of, by itself or in what another includes; in name order."""
+        over = {application}
+        grown = True
+        while grown:
+            above = {name for name, item in self.applications.items() if not over.isdisjoint(item.includes)}
+            grown = not above <= over
+            over |= above
+        return tuple(
+            self.roles[name] for name in sorted(self.roles) if not over.isdisjoint(self.roles[name].manifests)
         )
 
     def operator_for(self, identity: WorkloadIdentity) -> tuple[Operator, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from broker.ledger import Denial, Ledger
 from broker.model.appraisal import Finding
 from broker.model.decision import Decision, DecisionKind, Effect
-from broker.model.detection import Detection, DetectionKind, DetectionRecord, DetectionState
+from broker.model.detection import Detection, DetectionKind, DetectionRecord, DetectionState, Held
 from broker.model.requests import ReportAnswer
 from broker.model.role import DetectorPolicy, Mode
 from broker.ports import AuditLog, Clock, Entropy, StateStore, Transaction
@@ -58,6 +58,7 @@ class Acting:
         policy: DetectorPolicy,
         hits: Sequence[Hit],
         sentence: Sentence,
+        wanted: Held,
         now: float,
     ) -> ReportAnswer | None:
         """Deny the hits; None where that is beyond the cap. Raises `Unavailable`."""
@@ -80,7 +81,7 @@ class Acting:
         decision = replace(decision, revocation_id=self._entropy.identifier("V", now), detail=told)
         state = DetectionState.HELD if sentence.held else DetectionState.APPLIED
         reason = f"{sentence.held}: banned for a time" if sentence.held else decision.detail
-        record = _record(detection, decision, state, reason, now)
+        record = _record(detection, decision, state, reason, now, wanted)
         beyond = False
 
         async def first(tx: Transaction) -> bool:
@@ -115,11 +116,15 @@ class Acting:
         hits: Sequence[Hit],
         effect: Effect,
         now: float,
+        wanted: Held | None = None,
     ) -> ReportAnswer:
-        """Keep a report that denies nobody, with the reason. Raises `Unavailable`."""
+        """Keep a report that denies nobody, with the reason; `wanted` is what one that is held would have done.
+
+        Raises `Unavailable`.
+        """
         decision = self._decision(detection, hits, effect, now)
         decision = replace(decision, detail=f"{decision.detail}; {reason}")
-        record = _record(detection, decision, state, reason, now)
+        record = _record(detection, decision, state, reason, now, wanted)
 
         async def work(tx: Transaction) -> bool:
             if not await self._keep(tx, record):
@@ -191,7 +196,12 @@ class Acting:
 
 
 def _record(
-    detection: Detection, decision: Decision, state: DetectionState, reason: str, now: float
+    detection: Detection,
+    decision: Decision,
+    state: DetectionState,
+    reason: str,
+    now: float,
+    wanted: Held | None,
 ) -> DetectionRecord:
     return DetectionRecord(
         id=decision.detection_id,
@@ -202,4 +212,5 @@ def _record(
         revocation_id=decision.revocation_id,
         instances=decision.instances,
         received_at=now,
+        held=wanted if state is DetectionState.HELD else None,
     )

@@ -11,7 +11,7 @@ from broker.ledger import Ledger
 from broker.model.attestation import Attestation, AttestationState
 from broker.model.caller import WorkloadCaller
 from broker.model.decision import Effect
-from broker.model.detection import Detection, DetectionKind, DetectionState, DetectionSubject
+from broker.model.detection import Detection, DetectionKind, DetectionState, DetectionSubject, Held
 from broker.model.requests import ReportAnswer
 from broker.model.role import Action, Cap, DetectorPolicy, Rate
 from broker.ports import (
@@ -197,15 +197,16 @@ class Reporter:
         now: float,
     ) -> ReportAnswer:
         # Nothing caps what names nobody but itself.
+        wanted = Held(action, exact=match.exact)
         possible = [Sentence(action)] if policy is SELF else sentences(match, hits, action)
         for sentence in possible:
             # Where these are not all, how many they are is not known either.
             if match.whole or not sentence.cost:
-                answer = await self._acting.deny(detection, policy, hits, sentence, now)
+                answer = await self._acting.deny(detection, policy, hits, sentence, wanted, now)
                 if answer is not None:
                     return answer
         why = f"{len(hits)} instances are beyond the cap"
-        return await self._acting.record(detection, DetectionState.HELD, why, hits, Effect.HELD, now)
+        return await self._acting.record(detection, DetectionState.HELD, why, hits, Effect.HELD, now, wanted)
 
 
 def _beyond(policy: DetectorPolicy, detection: Detection) -> str:

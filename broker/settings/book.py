@@ -18,8 +18,10 @@ from broker.model.role import (
     Role,
     RoleBook,
     Rotate,
+    Scope,
     Silence,
 )
+from broker.settings.operators import OperatorTable
 from broker.settings.tables import (
     ApplicationTable,
     Backend,
@@ -27,7 +29,6 @@ from broker.settings.tables import (
     DetectorTable,
     IdentitySource,
     MatchTable,
-    OperatorTable,
     ResourceServerTable,
     RoleTable,
     RotateTable,
@@ -57,10 +58,7 @@ def book(tables: Tables) -> RoleBook:
     return RoleBook(
         roles={name: role(name, table, tables.parameters[name]) for name, table in tables.roles.items()},
         detectors={name: _detector(name, table) for name, table in tables.detectors.items()},
-        operators={
-            name: Operator(name, _match(table.identity), frozenset(table.may))
-            for name, table in tables.operators.items()
-        },
+        operators={name: _operator(name, table) for name, table in tables.operators.items()},
         resource_servers={
             name: ResourceServer(name, _match(table.identity), frozenset(table.audiences))
             for name, table in tables.resource_servers.items()
@@ -134,6 +132,11 @@ def _milliseconds(seconds: float) -> int:
 
 def _match(table: MatchTable) -> IdentityMatch:
     return IdentityMatch(table.source, table.subject, table.spiffe_id, dict(table.claims))
+
+
+def _operator(name: str, table: OperatorTable) -> Operator:
+    scope = None if table.scope is None else Scope(table.scope.owners, table.scope.roles)
+    return Operator(name, _match(table.identity), frozenset(table.may), scope, dict(table.quorum))
 
 
 def _detector(name: str, table: DetectorTable) -> DetectorPolicy:

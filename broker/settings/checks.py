@@ -8,6 +8,7 @@ from typing import Final
 from broker.adapters.backends.jwt import check_parameters
 from broker.crypto.keyfiles import KeyFileError, key_id, load_public_key, read_secret
 from broker.crypto.webhooks import WebhookKeyError, parse_verifying_key
+from broker.model.identity import matches_pattern
 from broker.settings.backend_checks import Fault, backend_faults
 from broker.settings.book import Tables
 from broker.settings.gate import GateBackend
@@ -31,6 +32,7 @@ def check(source: Source, server: Server | None, tables: Tables) -> None:
         *_audiences(server, tables),
         *_signers(tables),
         *_detectors(tables),
+        *_scopes(source, tables),
         *backend_faults(
             tables,
             _written(source, "backends"),
@@ -234,6 +236,24 @@ def _signers(tables: Tables) -> Iterator[Fault]:
         if other != name:
             message = f"has the key of {other}: one signer would count twice; give each a key of its own"
             yield "signers", name, "", message
+
+
+def _scopes(source: Source, tables: Tables) -> Iterator[Fault]:
+    """A scope that reaches no role is a slip of the pen: its operator would be told no, whatever he asks."""
+    if _written(source, "roles") - tables.roles.keys():
+        return  # what is wrong with those is said; whose they are is not known
+    owners = {role.owner for role in tables.roles.values() if role.owner}
+    for name, table in tables.operators.items():
+        if table.scope is None:
+            continue
+        for key, patterns, known in (
+            ("owners", table.scope.owners, owners),
+            ("roles", table.scope.roles, set(tables.roles)),
+        ):
+            for pattern in patterns:
+                if not any(matches_pattern(pattern, word) for word in known):
+                    what = "role is owned by" if key == "owners" else "role is called"
+                    yield "operators", name, f"scope.{key}", f'no {what} "{pattern}"{nearest(pattern, known)}'
 
 
 def _detectors(tables: Tables) -> Iterator[Fault]:

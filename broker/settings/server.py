@@ -88,6 +88,7 @@ class Limits(Table):
     refusals: Count = 20
     refusals_per: Seconds = 600.0
     leases_per_attestation: Count = 100
+    proposals: Count = 100
 
     streams: Count = 20_000
     streams_per_caller: Count = 16
@@ -109,6 +110,7 @@ class Limits(Table):
     attestation: Seconds = 300.0
     manifest_grace: Seconds = 86_400.0
     quarantine: Seconds = 900.0
+    proposal: Seconds = 3_600.0
     ttl_shortest: Seconds = 10.0
     ttl_longest: Seconds = 86_400.0
     instance: Seconds = 400 * 86_400.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -12,7 +12,6 @@ from broker.adapters.identity.presets import KNOWN_CLAIMS, Preset
 from broker.crypto.jwk import ALGORITHMS
 from broker.model.detection import DetectionKind
 from broker.model.evidence import Assurance
-from broker.model.revocation import SelectorKind
 from broker.model.role import Action, AfterRevocation, Beyond, Mode, OnSilence, Revocability
 from broker.settings.cutters import PostgresCutter
 from broker.settings.gate import GateBackend
@@ -20,11 +19,6 @@ from broker.settings.problems import nearest
 from broker.settings.server import Table
 from broker.settings.values import Count, File, Seconds, Subject, Text, Url
 from broker.settings.vault import VaultBackend
-
-RIGHTS = (
-    *("read", "explain", "publish", "retire", "withdraw", "lower", "lift", "introspect", "revoke:*"),
-    *(f"revoke:{kind.value}" for kind in SelectorKind),
-)
 
 
 def _level(value: Any) -> Any:
@@ -232,7 +226,7 @@ class RoleTable(Table):
         return value
 
 
-# --- detectors, operators, resource servers -----------------------------------------------------------
+# --- detectors, resource servers ---------------------------------------------------------------------
 
 
 class ScopeTable(Table):
@@ -274,35 +268,6 @@ class DetectorTable(Table):
     def _somebody(self) -> DetectorTable:
         if not (self.keys or self.identity):
             raise ValueError("cannot prove who it is; give keys (files) or identity")
-        return self
-
-
-class OwnersTable(Table):
-    """Which roles an operator's rights reach."""
-
-    owners: tuple[str, ...]
-
-
-class OperatorTable(Table):
-    """A person or pipeline with rights."""
-
-    unavailable: ClassVar[Mapping[str, str]] = {
-        "scope": "scoped rights are not available yet and would be wider than written; remove it, "
-        "and give rights only to those who may use them on every role",
-        "quorum": "quorum is not available yet and one operator would suffice; remove it, "
-        "and give the right to nobody who may not act alone",
-    }
-
-    identity: MatchTable
-    may: Annotated[tuple[str, ...], Field(min_length=1)]
-    scope: OwnersTable | None = None
-    quorum: Mapping[str, Count] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _known(self) -> OperatorTable:
-        for right in self.may:
-            if right not in RIGHTS:
-                raise ValueError(f'may: "{right}" is no right{nearest(right, RIGHTS)}')
         return self
 
 

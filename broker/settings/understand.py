@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from broker.settings.book import Tables
+from broker.settings.operators import OperatorTable
 from broker.settings.problems import Problem, nearest, shown
 from broker.settings.server import Server, Table
 from broker.settings.source import Entry, Source
@@ -17,7 +18,6 @@ from broker.settings.tables import (
     DETECTOR_KINDS,
     IDENTITY_KINDS,
     ApplicationTable,
-    OperatorTable,
     ResourceServerTable,
     RoleTable,
 )
@@ -80,16 +80,7 @@ def _validate(source: Source, model: type[M], raw: Any, file: Any, prefix: tuple
 
 
 def _entry(source: Source, kind: str, name: str, entry: Entry, model: type[M]) -> M | None:
-    table = _validate(source, model, entry.raw, entry.file, (kind, name))
-    if table is None or not isinstance(entry.raw, dict):
-        return None
-    # What is understood and not enforced is refused: whoever wrote it relies on it.
-    unavailable: Mapping[str, str] = getattr(model, "unavailable", {})
-    missing = [key for key in unavailable if key in entry.raw]
-    for key in missing:
-        where = source.origin((kind, name, key), entry.file)
-        source.problems.append(Problem(where, f"{kind}.{name}.{key}", unavailable[key]))
-    return None if missing else table
+    return _validate(source, model, entry.raw, entry.file, (kind, name))
 
 
 def _plug(source: Source, kind: str, name: str, entry: Entry, kinds: Mapping[str, type[M]]) -> M | None:

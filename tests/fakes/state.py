@@ -28,6 +28,7 @@ from broker.model.decision import Decision
 from broker.model.detection import DetectionRecord, DetectionState
 from broker.model.evidence import CodeSet, UnitHint
 from broker.model.manifest import ManifestRecord, ManifestState
+from broker.model.proposal import Proposal, ProposalState
 from broker.model.revocation import (
     GENESIS,
     LogEntry,
@@ -62,6 +63,7 @@ class Tables:
     log: dict[int, LogEntry] = field(default_factory=dict)
     revocations: dict[str, Revocation] = field(default_factory=dict)
     hits: dict[tuple[str, str], None] = field(default_factory=dict)
+    proposals: dict[str, Proposal] = field(default_factory=dict)
     detections: dict[str, DetectionRecord] = field(default_factory=dict)
     decisions: dict[str, Decision] = field(default_factory=dict)
     roles: dict[bytes, str] = field(default_factory=dict)
@@ -442,11 +444,21 @@ class MemoryDetections(Store):
     async def get(self, detection_id: str) -> DetectionRecord | None:
         return self._view.read.detections.get(detection_id)
 
-    async def set_state(self, detection_id: str, state: DetectionState, decided_by: str, reason: str) -> bool:
+    async def decide(self, record: DetectionRecord) -> bool:
         table = self._view.write.detections
-        if detection_id not in table:
+        before = table.get(record.id)
+        if before is None or before.state is not DetectionState.HELD:
             return False
-        table[detection_id] = replace(table[detection_id], state=state, decided_by=decided_by, reason=reason)
+        table[record.id] = replace(
+            before,
+            state=record.state,
+            reason=record.reason,
+            decided_by=record.decided_by,
+            decision_id=record.decision_id,
+            revocation_id=record.revocation_id,
+            instances=record.instances,
+            siblings=record.siblings,
+        )
         return True
 
     async def by_event(self, detector: str, event_id: str) -> DetectionRecord | None:
@@ -484,6 +496,24 @@ class MemoryDetections(Store):
     ) -> Sequence[DetectionRecord]:
         found = _after(self._view.read.detections, after)
         return [record for record in found if not states or record.state in states][:limit]
+
+
+class MemoryProposals(Store):
+    """Plug of `broker.ports.ProposalStore`."""
+
+    async def put(self, proposal: Proposal) -> None:
+        kept = replace(proposal, preview=replace(proposal.preview, instances=()))
+        self._view.write.proposals[proposal.id] = kept
+
+    async def get(self, proposal_id: str) -> Proposal | None:
+        return self._view.read.proposals.get(proposal_id)
+
+    async def page(self, limit: int, after: str = "") -> Sequence[Proposal]:
+        return list(_after(self._view.read.proposals, after))[:limit]
+
+    async def waiting(self, now: float) -> int:
+        found = self._view.read.proposals.values()
+        return sum(item.state_at(now) is ProposalState.OPEN for item in found)
 
 
 class MemoryDecisions(Store):
@@ -639,6 +669,7 @@ class MemoryTransaction:
         self.leases = MemoryLeases(view)
         self.accounts = MemoryAccounts(view)
         self.revocations = MemoryRevocations(view)
+        self.proposals = MemoryProposals(view)
         self.detections = MemoryDetections(view)
         self.decisions = MemoryDecisions(view)
         self.roles = MemoryRoles(view)

@@ -25,6 +25,7 @@ SUITES = {
     "LeaseStore": "contract/state/test_state_leases.py",
     "AccountStore": "contract/state/test_state_accounts.py",
     "RevocationStore": "contract/state/test_state_revocations.py",
+    "ProposalStore": "contract/state/test_state_proposals.py",
     "DetectionStore": "contract/state/test_state_records.py",
     "DecisionStore": "contract/state/test_state_records.py",
     "RoleVersionStore": "contract/state/test_state_records.py",

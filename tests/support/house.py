@@ -8,7 +8,7 @@ the backends.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
@@ -60,13 +60,14 @@ from broker.model.role import (
     Revocability,
     Role,
     RoleBook,
+    Scope,
     Silence,
 )
 from broker.oversee import Overseer
 from broker.ports import CredentialBackend, StateStore, TargetCutter, Transaction
 from broker.publish import Publisher
-from broker.report import Reporter, ReportLimits
-from broker.revoke import Revoker
+from broker.report import Approver, Reporter, ReportLimits
+from broker.revoke import ProposeLimits, Proposer, Revoker
 from broker.upkeep import Upkeep, UpkeepLimits
 from lockstep.formats import MANIFEST_PAYLOAD_TYPE, RECEIPT_PAYLOAD_TYPE
 from tests.fakes.clock import FakeClock
@@ -182,6 +183,7 @@ class House:
             "detector": Rate(1000, 60.0),
         }
         self.attest_limits = AttestLimits()
+        self.propose_limits = ProposeLimits()
         self.issue_limits = IssueLimits()
         self.upkeep_limits = UpkeepLimits(look_again=0.0)
         # As if it had run for a while: nobody who watched an earlier process is still to come.
@@ -243,12 +245,14 @@ class House:
             rates=rates,
             limits=ReportLimits(),
         )
+        self.approver = Approver(**world, **people, **feed, **ledger, limits=ReportLimits())
+        self.proposer = Proposer(**world, **people, **feed, **ledger, limits=self.propose_limits)
         self.revoker = Revoker(**world, **people, **feed, **ledger)
         self.publisher = Publisher(
             **world, **people, **ledger, envelopes=self.signers, manifests=self.manifests
         )
-        self.explainer = Explainer(state=state)
-        self.overseer = Overseer(state=state)
+        self.explainer = Explainer(state=state, roles=self.people)
+        self.overseer = Overseer(state=state, roles=self.people)
         self.upkeep = Upkeep(
             clock=self.clock,
             state=state,
@@ -303,11 +307,17 @@ class House:
         """An operator's lift."""
         return await self.revoker.lift(revocation_id, "operator:ann", "it was nothing", "")
 
-    def operator(self, *rights: str) -> OperatorCaller:
+    def operator(
+        self,
+        *rights: str,
+        name: str = "ann",
+        scope: Scope | None = None,
+        quorum: Mapping[str, int] | None = None,
+    ) -> OperatorCaller:
         """An operator at the door."""
-        match = IdentityMatch("oidc", subject="ann")
-        identity = WorkloadIdentity("oidc", "https://issuer.example", "ann", START + DAY)
-        return OperatorCaller(identity, (Operator("ann", match, frozenset(rights)),))
+        match = IdentityMatch("oidc", subject=name)
+        identity = WorkloadIdentity("oidc", "https://issuer.example", name, START + DAY)
+        return OperatorCaller(identity, (Operator(name, match, frozenset(rights), scope, quorum or {}),))
 
     async def report(
         self, *, detector: DetectorPolicy | None = None, attestation: str = "", **changes: Any

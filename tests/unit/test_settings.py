@@ -204,14 +204,44 @@ FAULTS = [
         "roles.dev.rotate: every renewal makes a new token",
     ),
     (
-        "may = [",
-        'quorum = { "revoke:digest" = 2 }\nmay = [',
-        "operators.dev.quorum: quorum is not available yet",
+        '"introspect", "revoke:*"]',
+        '"introspect", "revoke:lease"]\nquorum = { "revoke:digest" = 2 }',
+        'operators.dev: quorum: "revoke:digest" is not among may',
+    ),
+    (
+        'may = ["read",',
+        'quorum = { "revoke:digests" = 2 }\nmay = ["read",',
+        'operators.dev: quorum: "revoke:digests" is no right to revoke; did you mean "revoke:digest"?',
+    ),
+    (
+        'may = ["read",',
+        'quorum = { "lift" = 2 }\nmay = ["read",',
+        'operators.dev: quorum: "lift" is no right to revoke',
+    ),
+    (
+        'may = ["read",',
+        'quorum = { "revoke:*" = 1 }\nmay = ["read",',
+        "operators.dev: quorum: one operator suffices without it",
     ),
     (
         "may = [",
         'scope = { owners = ["a"] }\nmay = [',
-        "operators.dev.scope: scoped rights are not available yet",
+        "operators.dev: scope does not narrow lower, publish, retire, withdraw",
+    ),
+    (
+        'may = ["read", "explain", "publish", "retire", "withdraw", "lower", ',
+        'scope = {}\nmay = ["read", ',
+        "operators.dev.scope: narrows nothing; give owners or roles",
+    ),
+    (
+        'may = ["read", "explain", "publish", "retire", "withdraw", "lower", ',
+        'scope = { owners = ["deb"] }\nmay = ["read", ',
+        'operators.dev.scope.owners: no role is owned by "deb"; did you mean "dev"?',
+    ),
+    (
+        'may = ["read", "explain", "publish", "retire", "withdraw", "lower", ',
+        'scope = { roles = ["pay-*"] }\nmay = ["read", ',
+        'operators.dev.scope.roles: no role is called "pay-*"; known: dev',
     ),
     # types that nobody expects
     ('ttl = "5m"', 'ttl = "5m"\nassurance = ["self"]', "roles.dev.assurance: "),

@@ -13,6 +13,7 @@ from broker.crypto.keyfiles import public_pem
 from broker.dev import make
 from broker.dev.files import kept_key, kept_secret
 from broker.settings import Settings, load
+from broker.settings.operators import OperatorTable
 from broker.settings.server import Server
 from broker.settings.tables import (
     BACKEND_KINDS,
@@ -20,7 +21,6 @@ from broker.settings.tables import (
     DETECTOR_KINDS,
     IDENTITY_KINDS,
     ApplicationTable,
-    OperatorTable,
     ResourceServerTable,
     RoleTable,
 )
@@ -86,8 +86,6 @@ def test_limits_of_the_example_are_the_defaults(settings: Settings) -> None:
 
 def _keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
-        if name in getattr(model, "unavailable", {}):
-            continue
         key = f"{prefix}.{field.alias or name}"
         yield key
         for table in _tables(field.annotation):

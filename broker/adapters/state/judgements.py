@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from broker.adapters.state.codec import process_json, read_process
+from broker.adapters.state.codec import process_json, read_process, to_json
 from broker.model.appraisal import Finding
 from broker.model.decision import Decision, DecisionKind, Effect
-from broker.model.detection import Detection, DetectionKind, DetectionObject, DetectionSubject
-from broker.model.role import Mode
+from broker.model.detection import Detection, DetectionKind, DetectionObject, DetectionSubject, Held
+from broker.model.role import Action, Mode
 from lockstep.formats import FindingReason, Reason, UnitKind
 
 
@@ -56,6 +57,19 @@ def read_detection(detector: str, event_id: str, value: Sequence[Any]) -> Detect
         DetectionObject(bytes.fromhex(digest), path, size, name),
         *rest,
     )
+
+
+def held_text(held: Held | None) -> str:
+    """What a held report would have done; empty for every other."""
+    return "" if held is None else to_json({"action": held.action, "exact": held.exact})
+
+
+def read_held(text: str) -> Held | None:
+    """The inverse of `held_text`."""
+    if not text:
+        return None
+    value = json.loads(text)
+    return Held(Action(value["action"]), bool(value["exact"]))
 
 
 def decision_json(decision: Decision) -> dict[str, Any]:

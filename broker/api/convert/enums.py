@@ -12,6 +12,8 @@ from broker.model.decision import DecisionKind
 from broker.model.detection import DetectionKind, DetectionState
 from broker.model.evidence import Assurance
 from broker.model.manifest import ManifestState
+from broker.model.proposal import ProposalState
+from broker.model.requests import ConfirmOutcome
 from broker.model.revocation import RevocationState
 from broker.model.role import Mode, Revocability
 from lockstep.formats import UnitKind
@@ -23,6 +25,7 @@ from lockstep.v1 import (
     evidence_pb2,
     manifest_pb2,
     oversight_pb2,
+    revocation_pb2,
 )
 
 STATUS: Final = Twins[attestation_pb2.AttestationStatus.ValueType, Status](
@@ -120,6 +123,7 @@ DETECTION_STATE: Final = Twins[detection_pb2.DetectionState.ValueType, Detection
         detection_pb2.DETECTION_STATE_UNMATCHED: DetectionState.UNMATCHED,
         detection_pb2.DETECTION_STATE_REJECTED: DetectionState.REJECTED,
         detection_pb2.DETECTION_STATE_HELD: DetectionState.HELD,
+        detection_pb2.DETECTION_STATE_DISMISSED: DetectionState.DISMISSED,
     },
 )
 MANIFEST_STATE: Final = Twins[manifest_pb2.ManifestState.ValueType, ManifestState](
@@ -139,6 +143,24 @@ ATTESTATION_STATE: Final = Twins[oversight_pb2.AttestationState.ValueType, Attes
         oversight_pb2.ATTESTATION_STATE_REVOKED: AttestationState.REVOKED,
         oversight_pb2.ATTESTATION_STATE_EXPIRED: AttestationState.EXPIRED,
         oversight_pb2.ATTESTATION_STATE_LAPSED: AttestationState.LAPSED,
+    },
+)
+PROPOSAL_STATE: Final = Twins[revocation_pb2.ProposalState.ValueType, ProposalState](
+    "proposal state",
+    {
+        revocation_pb2.PROPOSAL_STATE_OPEN: ProposalState.OPEN,
+        revocation_pb2.PROPOSAL_STATE_CONFIRMED: ProposalState.CONFIRMED,
+        revocation_pb2.PROPOSAL_STATE_WITHDRAWN: ProposalState.WITHDRAWN,
+        revocation_pb2.PROPOSAL_STATE_EXPIRED: ProposalState.EXPIRED,
+    },
+)
+CONFIRM_OUTCOME: Final = Twins[revocation_pb2.ConfirmOutcome.ValueType, ConfirmOutcome](
+    "outcome of a confirmation",
+    {
+        revocation_pb2.CONFIRM_OUTCOME_REVOKED: ConfirmOutcome.REVOKED,
+        revocation_pb2.CONFIRM_OUTCOME_WAITING: ConfirmOutcome.WAITING,
+        revocation_pb2.CONFIRM_OUTCOME_GROWN: ConfirmOutcome.GROWN,
+        revocation_pb2.CONFIRM_OUTCOME_SHOWN: ConfirmOutcome.SHOWN,
     },
 )
 REVOCATION_STATE: Final = Twins[oversight_pb2.RevocationState.ValueType, RevocationState](

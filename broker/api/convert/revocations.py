@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from broker.api.convert.scalars import digest, from_timestamp, text, to_timestamp
 from broker.errors import InvalidRequest
+from broker.model.caller import OperatorCaller
 from broker.model.requests import RevokeOrder
 from broker.model.revocation import EntryKind, LogEntry, LogHead, Selector, SelectorKind
 from lockstep.v1 import revocation_pb2 as pb
@@ -116,14 +117,23 @@ def expanded_event(log_id: str, entry: LogEntry) -> pb.RevocationEvent:
     )
 
 
-def revoke_order(wire: pb.RevokeRequest, actor: str) -> RevokeOrder:
+def revoke_right(noun: Selector) -> str:
+    """What it takes to revoke by a selector."""
+    return f"revoke:{noun.kind}"
+
+
+def revoke_order(wire: pb.RevokeRequest, caller: OperatorCaller) -> RevokeOrder:
     """Raises `InvalidRequest`."""
+    named = selector(wire.selector)
     return RevokeOrder(
-        selector=selector(wire.selector),
-        actor=actor,
+        selector=named,
+        actor=caller.actor,
         reason=wire.reason,
         ticket=wire.ticket,
         until=from_timestamp(wire.until, "until") if wire.HasField("until") else None,
         ban=wire.ban if wire.HasField("ban") else None,
         dry_run=wire.dry_run,
+        reach=caller.reach(revoke_right(named)),
+        needs=caller.needs(revoke_right(named)),
+        identity=caller.identity.name,
     )

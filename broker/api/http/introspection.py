@@ -11,8 +11,9 @@ from broker.api.http.app import Answer, Asked
 from broker.api.http.body import read_form
 from broker.api.limits import Limits
 from broker.errors import Denied, InvalidRequest, Unavailable
-from broker.model.caller import Caller, IdentityCaller, ResourceServerCaller
+from broker.model.caller import Caller, IdentityCaller, OperatorCaller, ResourceServerCaller
 from broker.model.identity import WorkloadIdentity
+from broker.model.reach import EVERYTHING, Reach
 from broker.model.requests import Introspection
 from broker.ports import RevocationFeed, TokenSigner
 from lockstep.formats import Reason
@@ -25,7 +26,9 @@ _PRIVATE_CLAIMS: Final = frozenset({"active", "exp", "token_type", "lockstep_mod
 class Issuer(Protocol):
     """What this room needs of `broker.issue.Issuer`."""
 
-    async def introspect(self, token_id: str, audiences: frozenset[str] | None) -> Introspection: ...
+    async def introspect(
+        self, token_id: str, audiences: frozenset[str] | None, reach: Reach
+    ) -> Introspection: ...
 
 
 class Revoker(Protocol):
@@ -79,7 +82,9 @@ class TokenRoom:
             raise Unavailable(
                 Reason.STATE_UNAVAILABLE, "the revocation state is not current", retry_after=1.0
             )
-        found = await self._issuer.introspect(str(claims.get("jti", "")), audiences)
+        found = await self._issuer.introspect(
+            str(claims.get("jti", "")), audiences, _reach(asked.call.caller)
+        )
         if not found.active or found.lease is None:
             return JSONResponse(_INACTIVE)
         answer: dict[str, Any] = {
@@ -129,6 +134,10 @@ class TokenRoom:
         if not token:
             raise InvalidRequest("token: missing")
         return token
+
+
+def _reach(caller: Caller | None) -> Reach:
+    return caller.reach("introspect") if isinstance(caller, OperatorCaller) else EVERYTHING
 
 
 def _audiences(caller: Caller) -> frozenset[str] | None:

@@ -45,6 +45,15 @@ WATCH = Method(
     "/lockstep.v1.RevocationService/WatchRevocations", revocation_pb2.WatchRevocationsResponse.FromString
 )
 REVOKE = Method("/lockstep.v1.RevocationService/Revoke", revocation_pb2.RevokeResponse.FromString)
+CONFIRM_REVOCATION = Method(
+    "/lockstep.v1.RevocationService/ConfirmRevocation", revocation_pb2.ConfirmRevocationResponse.FromString
+)
+WITHDRAW_PROPOSAL = Method(
+    "/lockstep.v1.RevocationService/WithdrawProposal", revocation_pb2.WithdrawProposalResponse.FromString
+)
+LIST_PROPOSALS = Method(
+    "/lockstep.v1.RevocationService/ListProposals", revocation_pb2.ListProposalsResponse.FromString
+)
 LIFT = Method("/lockstep.v1.RevocationService/Lift", revocation_pb2.LiftResponse.FromString)
 GET_RECEIPT = Method(
     "/lockstep.v1.RevocationService/GetReceipt", revocation_pb2.GetReceiptResponse.FromString
@@ -64,4 +73,10 @@ LIST_REVOCATIONS = Method(
 )
 LIST_DECISIONS = Method(
     "/lockstep.v1.OversightService/ListDecisions", oversight_pb2.ListDecisionsResponse.FromString
+)
+APPROVE_DETECTION = Method(
+    "/lockstep.v1.OversightService/ApproveDetection", oversight_pb2.ApproveDetectionResponse.FromString
+)
+DISMISS_DETECTION = Method(
+    "/lockstep.v1.OversightService/DismissDetection", oversight_pb2.DismissDetectionResponse.FromString
 )

@@ -67,12 +67,49 @@ class Operator:
         until: dt.datetime | None = None,
         ban: bool | None = None,
         dry_run: bool = False,
+        propose: bool = False,
     ) -> revocation_pb2.RevokeResponse:
-        """Take back what a selector names; `ban` None takes the selector's default, `until` ends a ban."""
+        """Take back what a selector names; `ban` None takes the selector's default, `until` ends a ban.
+
+        Where that takes more than one operator it is `Denied`; with `propose` the
+        answer has a `proposal` instead, and nothing is denied until others confirm it.
+        """
         request = revocation_pb2.RevokeRequest(
-            selector=selector, reason=reason, ticket=ticket, dry_run=dry_run, ban=ban, until=_stamp(until)
+            selector=selector,
+            reason=reason,
+            ticket=ticket,
+            dry_run=dry_run,
+            ban=ban,
+            until=_stamp(until),
+            propose=propose,
         )
         return self._transport.unary(methods.REVOKE, request, self._caller, 2 * CALL_TIMEOUT)
+
+    def confirm(
+        self, proposal_id: str, *, preview: str = "", dry_run: bool = False
+    ) -> revocation_pb2.ConfirmRevocationResponse:
+        """Agree to another operator's proposal; the last one needed revokes.
+
+        `preview` are the first digits of the digest of what is agreed to: needed
+        once it hits more than was proposed, which the outcome says. A dry run only looks.
+        """
+        request = revocation_pb2.ConfirmRevocationRequest(
+            proposal_id=proposal_id, preview=preview, dry_run=dry_run
+        )
+        return self._transport.unary(methods.CONFIRM_REVOCATION, request, self._caller, 2 * CALL_TIMEOUT)
+
+    def withdraw(self, proposal_id: str, *, reason: str) -> revocation_pb2.Proposal:
+        """End a proposal that waits. Again: the same answer."""
+        request = revocation_pb2.WithdrawProposalRequest(proposal_id=proposal_id, reason=reason)
+        return self._transport.unary(methods.WITHDRAW_PROPOSAL, request, self._caller).proposal
+
+    def proposals(
+        self, *, states: Sequence[revocation_pb2.ProposalState.ValueType] = ()
+    ) -> Iterator[revocation_pb2.Proposal]:
+        """Revocations that take more than one operator, in id order."""
+        request = revocation_pb2.ListProposalsRequest(states=states)
+        for page in self._pages(methods.LIST_PROPOSALS, request):
+            yield from page.proposals
 
     def lift(self, revocation_id: str, *, reason: str, ticket: str = "") -> revocation_pb2.LiftResponse:
         """End a ban. What was taken back stays taken back."""
@@ -122,6 +159,24 @@ class Operator:
         request = oversight_pb2.ListDetectionsRequest(states=states, since=_stamp(since))
         for page in self._pages(methods.LIST_DETECTIONS, request):
             yield from page.detections
+
+    def approve(
+        self, detection_id: str, *, reason: str = "", ticket: str = ""
+    ) -> oversight_pb2.DetectionSummary:
+        """Let a held report do what it would have done; durable when this returns. Again: the same answer."""
+        request = oversight_pb2.ApproveDetectionRequest(
+            detection_id=detection_id, reason=reason, ticket=ticket
+        )
+        answer = self._transport.unary(methods.APPROVE_DETECTION, request, self._caller, 2 * CALL_TIMEOUT)
+        return answer.detection
+
+    def dismiss(self, detection_id: str, *, reason: str, ticket: str = "") -> oversight_pb2.DetectionSummary:
+        """End a held report, and the timed ban that holds whom it named. Again: the same answer."""
+        request = oversight_pb2.DismissDetectionRequest(
+            detection_id=detection_id, reason=reason, ticket=ticket
+        )
+        answer = self._transport.unary(methods.DISMISS_DETECTION, request, self._caller, 2 * CALL_TIMEOUT)
+        return answer.detection
 
     def revocations(
         self,

@@ -74,6 +74,8 @@ class _DetectionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Detect
     DETECTION_STATE_UNMATCHED: _DetectionState.ValueType  # 5
     DETECTION_STATE_REJECTED: _DetectionState.ValueType  # 6
     DETECTION_STATE_HELD: _DetectionState.ValueType  # 7
+    """Waits for a person: ApproveDetection or DismissDetection ends it."""
+    DETECTION_STATE_DISMISSED: _DetectionState.ValueType  # 8
 
 class DetectionState(_DetectionState, metaclass=_DetectionStateEnumTypeWrapper): ...
 
@@ -85,6 +87,8 @@ DETECTION_STATE_UNRELATED: DetectionState.ValueType  # 4
 DETECTION_STATE_UNMATCHED: DetectionState.ValueType  # 5
 DETECTION_STATE_REJECTED: DetectionState.ValueType  # 6
 DETECTION_STATE_HELD: DetectionState.ValueType  # 7
+"""Waits for a person: ApproveDetection or DismissDetection ends it."""
+DETECTION_STATE_DISMISSED: DetectionState.ValueType  # 8
 Global___DetectionState: _TypeAlias = DetectionState  # noqa: Y015
 
 @_typing.final

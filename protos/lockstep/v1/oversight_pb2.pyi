@@ -328,6 +328,97 @@ class ListDetectionsResponse(_message.Message):
 Global___ListDetectionsResponse: _TypeAlias = ListDetectionsResponse  # noqa: Y015
 
 @_typing.final
+class ApproveDetectionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DETECTION_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
+    detection_id: _builtins.str
+    reason: _builtins.str
+    """May be empty: the report says what was seen."""
+    ticket: _builtins.str
+    def __init__(
+        self,
+        *,
+        detection_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        ticket: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detection_id", b"detection_id", "reason", b"reason", "ticket", b"ticket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveDetectionRequest: _TypeAlias = ApproveDetectionRequest  # noqa: Y015
+
+@_typing.final
+class ApproveDetectionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DETECTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def detection(self) -> Global___DetectionSummary: ...
+    def __init__(
+        self,
+        *,
+        detection: Global___DetectionSummary | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["detection", b"detection"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detection", b"detection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveDetectionResponse: _TypeAlias = ApproveDetectionResponse  # noqa: Y015
+
+@_typing.final
+class DismissDetectionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DETECTION_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
+    detection_id: _builtins.str
+    reason: _builtins.str
+    ticket: _builtins.str
+    def __init__(
+        self,
+        *,
+        detection_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        ticket: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detection_id", b"detection_id", "reason", b"reason", "ticket", b"ticket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DismissDetectionRequest: _TypeAlias = DismissDetectionRequest  # noqa: Y015
+
+@_typing.final
+class DismissDetectionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DETECTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def detection(self) -> Global___DetectionSummary: ...
+    def __init__(
+        self,
+        *,
+        detection: Global___DetectionSummary | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["detection", b"detection"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detection", b"detection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DismissDetectionResponse: _TypeAlias = DismissDetectionResponse  # noqa: Y015
+
+@_typing.final
 class RevocationSummary(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -27,7 +27,9 @@ if _version_not_supported:
 
 class OversightServiceStub(object):
     """What there is, for operators who may read: instances, reports, revocations,
-    decisions. Pages come in id order, which is the order of time.
+    decisions. Pages come in id order, which is the order of time; an operator
+    with a scope sees what belongs to its roles. Beside that, what a person
+    decides about a report that is held.
     """
 
     def __init__(self, channel):
@@ -56,11 +58,23 @@ class OversightServiceStub(object):
                 request_serializer=lockstep_dot_v1_dot_oversight__pb2.ListDecisionsRequest.SerializeToString,
                 response_deserializer=lockstep_dot_v1_dot_oversight__pb2.ListDecisionsResponse.FromString,
                 _registered_method=True)
+        self.ApproveDetection = channel.unary_unary(
+                '/lockstep.v1.OversightService/ApproveDetection',
+                request_serializer=lockstep_dot_v1_dot_oversight__pb2.ApproveDetectionRequest.SerializeToString,
+                response_deserializer=lockstep_dot_v1_dot_oversight__pb2.ApproveDetectionResponse.FromString,
+                _registered_method=True)
+        self.DismissDetection = channel.unary_unary(
+                '/lockstep.v1.OversightService/DismissDetection',
+                request_serializer=lockstep_dot_v1_dot_oversight__pb2.DismissDetectionRequest.SerializeToString,
+                response_deserializer=lockstep_dot_v1_dot_oversight__pb2.DismissDetectionResponse.FromString,
+                _registered_method=True)
 
 
 class OversightServiceServicer(object):
     """What there is, for operators who may read: instances, reports, revocations,
-    decisions. Pages come in id order, which is the order of time.
+    decisions. Pages come in id order, which is the order of time; an operator
+    with a scope sees what belongs to its roles. Beside that, what a person
+    decides about a report that is held.
     """
 
     def ListAttestations(self, request, context):
@@ -83,6 +97,22 @@ class OversightServiceServicer(object):
 
     def ListDecisions(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveDetection(self, request, context):
+        """Does what a held report would have done without its detector's cap; durable
+        when this is answered. Again: the same answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DismissDetection(self, request, context):
+        """Ends a held report, and the timed ban that held whom it named. Again: the
+        same answer.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -110,6 +140,16 @@ def add_OversightServiceServicer_to_server(servicer, server):
                     request_deserializer=lockstep_dot_v1_dot_oversight__pb2.ListDecisionsRequest.FromString,
                     response_serializer=lockstep_dot_v1_dot_oversight__pb2.ListDecisionsResponse.SerializeToString,
             ),
+            'ApproveDetection': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveDetection,
+                    request_deserializer=lockstep_dot_v1_dot_oversight__pb2.ApproveDetectionRequest.FromString,
+                    response_serializer=lockstep_dot_v1_dot_oversight__pb2.ApproveDetectionResponse.SerializeToString,
+            ),
+            'DismissDetection': grpc.unary_unary_rpc_method_handler(
+                    servicer.DismissDetection,
+                    request_deserializer=lockstep_dot_v1_dot_oversight__pb2.DismissDetectionRequest.FromString,
+                    response_serializer=lockstep_dot_v1_dot_oversight__pb2.DismissDetectionResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'lockstep.v1.OversightService', rpc_method_handlers)
@@ -120,7 +160,9 @@ def add_OversightServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class OversightService(object):
     """What there is, for operators who may read: instances, reports, revocations,
-    decisions. Pages come in id order, which is the order of time.
+    decisions. Pages come in id order, which is the order of time; an operator
+    with a scope sees what belongs to its roles. Beside that, what a person
+    decides about a report that is held.
     """
 
     @staticmethod
@@ -221,6 +263,60 @@ class OversightService(object):
             '/lockstep.v1.OversightService/ListDecisions',
             lockstep_dot_v1_dot_oversight__pb2.ListDecisionsRequest.SerializeToString,
             lockstep_dot_v1_dot_oversight__pb2.ListDecisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveDetection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.v1.OversightService/ApproveDetection',
+            lockstep_dot_v1_dot_oversight__pb2.ApproveDetectionRequest.SerializeToString,
+            lockstep_dot_v1_dot_oversight__pb2.ApproveDetectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DismissDetection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.v1.OversightService/DismissDetection',
+            lockstep_dot_v1_dot_oversight__pb2.DismissDetectionRequest.SerializeToString,
+            lockstep_dot_v1_dot_oversight__pb2.DismissDetectionResponse.FromString,
             options,
             channel_credentials,
             insecure,

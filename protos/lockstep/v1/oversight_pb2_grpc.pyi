@@ -28,7 +28,9 @@ GRPC_VERSION: str
 
 class OversightServiceStub:
     """What there is, for operators who may read: instances, reports, revocations,
-    decisions. Pages come in id order, which is the order of time.
+    decisions. Pages come in id order, which is the order of time; an operator
+    with a scope sees what belongs to its roles. Beside that, what a person
+    decides about a report that is held.
     """
 
     @_typing.overload
@@ -39,11 +41,21 @@ class OversightServiceStub:
     ListDetections: _grpc.UnaryUnaryMultiCallable[_oversight_pb2.ListDetectionsRequest, _oversight_pb2.ListDetectionsResponse]
     ListRevocations: _grpc.UnaryUnaryMultiCallable[_oversight_pb2.ListRevocationsRequest, _oversight_pb2.ListRevocationsResponse]
     ListDecisions: _grpc.UnaryUnaryMultiCallable[_oversight_pb2.ListDecisionsRequest, _oversight_pb2.ListDecisionsResponse]
+    ApproveDetection: _grpc.UnaryUnaryMultiCallable[_oversight_pb2.ApproveDetectionRequest, _oversight_pb2.ApproveDetectionResponse]
+    """Does what a held report would have done without its detector's cap; durable
+    when this is answered. Again: the same answer.
+    """
+    DismissDetection: _grpc.UnaryUnaryMultiCallable[_oversight_pb2.DismissDetectionRequest, _oversight_pb2.DismissDetectionResponse]
+    """Ends a held report, and the timed ban that held whom it named. Again: the
+    same answer.
+    """
 
 @_typing.type_check_only
 class OversightServiceAsyncStub(OversightServiceStub):
     """What there is, for operators who may read: instances, reports, revocations,
-    decisions. Pages come in id order, which is the order of time.
+    decisions. Pages come in id order, which is the order of time; an operator
+    with a scope sees what belongs to its roles. Beside that, what a person
+    decides about a report that is held.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -51,10 +63,20 @@ class OversightServiceAsyncStub(OversightServiceStub):
     ListDetections: _aio.UnaryUnaryMultiCallable[_oversight_pb2.ListDetectionsRequest, _oversight_pb2.ListDetectionsResponse]  # type: ignore[assignment]
     ListRevocations: _aio.UnaryUnaryMultiCallable[_oversight_pb2.ListRevocationsRequest, _oversight_pb2.ListRevocationsResponse]  # type: ignore[assignment]
     ListDecisions: _aio.UnaryUnaryMultiCallable[_oversight_pb2.ListDecisionsRequest, _oversight_pb2.ListDecisionsResponse]  # type: ignore[assignment]
+    ApproveDetection: _aio.UnaryUnaryMultiCallable[_oversight_pb2.ApproveDetectionRequest, _oversight_pb2.ApproveDetectionResponse]  # type: ignore[assignment]
+    """Does what a held report would have done without its detector's cap; durable
+    when this is answered. Again: the same answer.
+    """
+    DismissDetection: _aio.UnaryUnaryMultiCallable[_oversight_pb2.DismissDetectionRequest, _oversight_pb2.DismissDetectionResponse]  # type: ignore[assignment]
+    """Ends a held report, and the timed ban that held whom it named. Again: the
+    same answer.
+    """
 
 class OversightServiceServicer(metaclass=_abc_1.ABCMeta):
     """What there is, for operators who may read: instances, reports, revocations,
-    decisions. Pages come in id order, which is the order of time.
+    decisions. Pages come in id order, which is the order of time; an operator
+    with a scope sees what belongs to its roles. Beside that, what a person
+    decides about a report that is held.
     """
 
     @_abc_1.abstractmethod
@@ -84,5 +106,25 @@ class OversightServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _oversight_pb2.ListDecisionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_oversight_pb2.ListDecisionsResponse, _abc.Awaitable[_oversight_pb2.ListDecisionsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ApproveDetection(
+        self,
+        request: _oversight_pb2.ApproveDetectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_oversight_pb2.ApproveDetectionResponse, _abc.Awaitable[_oversight_pb2.ApproveDetectionResponse]]:
+        """Does what a held report would have done without its detector's cap; durable
+        when this is answered. Again: the same answer.
+        """
+
+    @_abc_1.abstractmethod
+    def DismissDetection(
+        self,
+        request: _oversight_pb2.DismissDetectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_oversight_pb2.DismissDetectionResponse, _abc.Awaitable[_oversight_pb2.DismissDetectionResponse]]:
+        """Ends a held report, and the timed ban that held whom it named. Again: the
+        same answer.
+        """
 
 def add_OversightServiceServicer_to_server(servicer: OversightServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -50,6 +50,64 @@ EVENT_KIND_EXPANDED: EventKind.ValueType  # 4
 """The wide event of sequence `refers_to` has been expanded."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
+class _ProposalState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProposalStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProposalState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROPOSAL_STATE_UNSPECIFIED: _ProposalState.ValueType  # 0
+    PROPOSAL_STATE_OPEN: _ProposalState.ValueType  # 1
+    """Waits for other operators; nothing is denied."""
+    PROPOSAL_STATE_CONFIRMED: _ProposalState.ValueType  # 2
+    """It was revoked; the revocation has the same id."""
+    PROPOSAL_STATE_WITHDRAWN: _ProposalState.ValueType  # 3
+    PROPOSAL_STATE_EXPIRED: _ProposalState.ValueType  # 4
+
+class ProposalState(_ProposalState, metaclass=_ProposalStateEnumTypeWrapper): ...
+
+PROPOSAL_STATE_UNSPECIFIED: ProposalState.ValueType  # 0
+PROPOSAL_STATE_OPEN: ProposalState.ValueType  # 1
+"""Waits for other operators; nothing is denied."""
+PROPOSAL_STATE_CONFIRMED: ProposalState.ValueType  # 2
+"""It was revoked; the revocation has the same id."""
+PROPOSAL_STATE_WITHDRAWN: ProposalState.ValueType  # 3
+PROPOSAL_STATE_EXPIRED: ProposalState.ValueType  # 4
+Global___ProposalState: _TypeAlias = ProposalState  # noqa: Y015
+
+class _ConfirmOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ConfirmOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ConfirmOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONFIRM_OUTCOME_UNSPECIFIED: _ConfirmOutcome.ValueType  # 0
+    CONFIRM_OUTCOME_REVOKED: _ConfirmOutcome.ValueType  # 1
+    """It is denied, durably."""
+    CONFIRM_OUTCOME_WAITING: _ConfirmOutcome.ValueType  # 2
+    """Agreed to, and it takes more operators."""
+    CONFIRM_OUTCOME_GROWN: _ConfirmOutcome.ValueType  # 3
+    """Not agreed to: it hits more than the preview named by the proposal, or by
+    the request. The proposal has the new one.
+    """
+    CONFIRM_OUTCOME_SHOWN: _ConfirmOutcome.ValueType  # 4
+    """A dry run: nothing is agreed to. The proposal has what it would hit by now."""
+
+class ConfirmOutcome(_ConfirmOutcome, metaclass=_ConfirmOutcomeEnumTypeWrapper): ...
+
+CONFIRM_OUTCOME_UNSPECIFIED: ConfirmOutcome.ValueType  # 0
+CONFIRM_OUTCOME_REVOKED: ConfirmOutcome.ValueType  # 1
+"""It is denied, durably."""
+CONFIRM_OUTCOME_WAITING: ConfirmOutcome.ValueType  # 2
+"""Agreed to, and it takes more operators."""
+CONFIRM_OUTCOME_GROWN: ConfirmOutcome.ValueType  # 3
+"""Not agreed to: it hits more than the preview named by the proposal, or by
+the request. The proposal has the new one.
+"""
+CONFIRM_OUTCOME_SHOWN: ConfirmOutcome.ValueType  # 4
+"""A dry run: nothing is agreed to. The proposal has what it would hit by now."""
+Global___ConfirmOutcome: _TypeAlias = ConfirmOutcome  # noqa: Y015
+
 @_typing.final
 class Selector(_message.Message):
     """What a revocation is aimed at."""
@@ -443,6 +501,7 @@ class RevokeRequest(_message.Message):
     UNTIL_FIELD_NUMBER: _builtins.int
     BAN_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    PROPOSE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     ticket: _builtins.str
     ban: _builtins.bool
@@ -451,6 +510,10 @@ class RevokeRequest(_message.Message):
     """
     dry_run: _builtins.bool
     """Count and preview only."""
+    propose: _builtins.bool
+    """Where the right takes more than one operator: propose it. Without this such
+    a call is refused, so that no caller takes a proposal for a revocation.
+    """
     @_builtins.property
     def selector(self) -> Global___Selector: ...
     @_builtins.property
@@ -464,16 +527,193 @@ class RevokeRequest(_message.Message):
         until: _timestamp_pb2.Timestamp | None = ...,
         ban: _builtins.bool | None = ...,
         dry_run: _builtins.bool = ...,
+        propose: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ban", b"_ban", "ban", b"ban", "selector", b"selector", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ban", b"_ban", "ban", b"ban", "dry_run", b"dry_run", "reason", b"reason", "selector", b"selector", "ticket", b"ticket", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ban", b"_ban", "ban", b"ban", "dry_run", b"dry_run", "propose", b"propose", "reason", b"reason", "selector", b"selector", "ticket", b"ticket", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ban: _TypeAlias = _typing.Literal["ban"]  # noqa: Y015
     _WhichOneofArgType__ban: _TypeAlias = _typing.Literal["_ban", b"_ban"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ban) -> _WhichOneofReturnType__ban | None: ...
 
 Global___RevokeRequest: _TypeAlias = RevokeRequest  # noqa: Y015
+
+@_typing.final
+class Preview(_message.Message):
+    """What a selector hits at one position of the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    ATTESTATIONS_FIELD_NUMBER: _builtins.int
+    LEASES_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    attestations: _builtins.int
+    leases: _builtins.int
+    digest: _builtins.bytes
+    """SHA-256 of what is aimed at and all that it hits; a confirmation names its
+    first hexadecimal digits.
+    """
+    @_builtins.property
+    def position(self) -> Global___LogPosition: ...
+    @_builtins.property
+    def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreviewInstance]:
+        """The first hundred."""
+
+    def __init__(
+        self,
+        *,
+        position: Global___LogPosition | None = ...,
+        attestations: _builtins.int = ...,
+        leases: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
+        instances: _abc.Iterable[Global___PreviewInstance] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attestations", b"attestations", "digest", b"digest", "instances", b"instances", "leases", b"leases", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Preview: _TypeAlias = Preview  # noqa: Y015
+
+@_typing.final
+class PreviewInstance(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTESTATION_ID_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    LEASES_FIELD_NUMBER: _builtins.int
+    attestation_id: _builtins.str
+    identity: _builtins.str
+    """SPIFFE ID, or "issuer|subject"."""
+    leases: _builtins.int
+    """Those that are not settled."""
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        attestation_id: _builtins.str = ...,
+        identity: _builtins.str = ...,
+        roles: _abc.Iterable[_builtins.str] | None = ...,
+        leases: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attestation_id", b"attestation_id", "identity", b"identity", "leases", b"leases", "roles", b"roles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewInstance: _TypeAlias = PreviewInstance  # noqa: Y015
+
+@_typing.final
+class Agreement(_message.Message):
+    """Who proposed, and who has agreed since."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTOR_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        actor: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at", b"at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Agreement: _TypeAlias = Agreement  # noqa: Y015
+
+@_typing.final
+class Proposal(_message.Message):
+    """A revocation that takes more than one operator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROPOSAL_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    BAN_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    NEEDS_FIELD_NUMBER: _builtins.int
+    AGREED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    ENDED_BY_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
+    ENDED_REASON_FIELD_NUMBER: _builtins.int
+    proposal_id: _builtins.str
+    """The revocation's id, once it is one."""
+    state: Global___ProposalState.ValueType
+    ban: _builtins.bool
+    reason: _builtins.str
+    ticket: _builtins.str
+    needs: _builtins.int
+    """How many different operators it takes."""
+    decision_id: _builtins.str
+    ended_by: _builtins.str
+    """Who ended it, when and why, where somebody did."""
+    ended_reason: _builtins.str
+    @_builtins.property
+    def selector(self) -> Global___Selector: ...
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def agreed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Agreement]:
+        """The first has proposed it."""
+
+    @_builtins.property
+    def preview(self) -> Global___Preview:
+        """What it was last seen to hit, without its instances in lists."""
+
+    @_builtins.property
+    def ended_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        proposal_id: _builtins.str = ...,
+        state: Global___ProposalState.ValueType = ...,
+        selector: Global___Selector | None = ...,
+        ban: _builtins.bool = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        ticket: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        needs: _builtins.int = ...,
+        agreed: _abc.Iterable[Global___Agreement] | None = ...,
+        preview: Global___Preview | None = ...,
+        decision_id: _builtins.str = ...,
+        ended_by: _builtins.str = ...,
+        ended_at: _timestamp_pb2.Timestamp | None = ...,
+        ended_reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "ended_at", b"ended_at", "expires_at", b"expires_at", "preview", b"preview", "selector", b"selector", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreed", b"agreed", "at", b"at", "ban", b"ban", "decision_id", b"decision_id", "ended_at", b"ended_at", "ended_by", b"ended_by", "ended_reason", b"ended_reason", "expires_at", b"expires_at", "needs", b"needs", "preview", b"preview", "proposal_id", b"proposal_id", "reason", b"reason", "selector", b"selector", "state", b"state", "ticket", b"ticket", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Proposal: _TypeAlias = Proposal  # noqa: Y015
 
 @_typing.final
 class RevokeResponse(_message.Message):
@@ -484,13 +724,23 @@ class RevokeResponse(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     ATTESTATIONS_FIELD_NUMBER: _builtins.int
     LEASES_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
+    PROPOSAL_FIELD_NUMBER: _builtins.int
     revocation_id: _builtins.str
     decision_id: _builtins.str
     attestations: _builtins.int
-    """What is hit, or would be on a dry run."""
+    """What is hit, or would be on a dry run or once a proposal is confirmed."""
     leases: _builtins.int
     @_builtins.property
     def position(self) -> Global___LogPosition: ...
+    @_builtins.property
+    def preview(self) -> Global___Preview:
+        """What was seen just before."""
+
+    @_builtins.property
+    def proposal(self) -> Global___Proposal:
+        """Set where this is a proposal: nothing is denied, and revocation_id is empty."""
+
     def __init__(
         self,
         *,
@@ -499,14 +749,173 @@ class RevokeResponse(_message.Message):
         position: Global___LogPosition | None = ...,
         attestations: _builtins.int = ...,
         leases: _builtins.int = ...,
+        preview: Global___Preview | None = ...,
+        proposal: Global___Proposal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "preview", b"preview", "proposal", b"proposal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attestations", b"attestations", "decision_id", b"decision_id", "leases", b"leases", "position", b"position", "revocation_id", b"revocation_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attestations", b"attestations", "decision_id", b"decision_id", "leases", b"leases", "position", b"position", "preview", b"preview", "proposal", b"proposal", "revocation_id", b"revocation_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeResponse: _TypeAlias = RevokeResponse  # noqa: Y015
+
+@_typing.final
+class ConfirmRevocationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROPOSAL_ID_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    proposal_id: _builtins.str
+    preview: _builtins.str
+    """At least sixteen hexadecimal digits of the preview that is agreed to; needed
+    once it hits more than was proposed.
+    """
+    dry_run: _builtins.bool
+    """Only look: what it would hit by now. The one who proposed it may do so too."""
+    def __init__(
+        self,
+        *,
+        proposal_id: _builtins.str = ...,
+        preview: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "preview", b"preview", "proposal_id", b"proposal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmRevocationRequest: _TypeAlias = ConfirmRevocationRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmRevocationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    PROPOSAL_FIELD_NUMBER: _builtins.int
+    REVOCATION_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    outcome: Global___ConfirmOutcome.ValueType
+    @_builtins.property
+    def proposal(self) -> Global___Proposal: ...
+    @_builtins.property
+    def revocation(self) -> Global___RevokeResponse:
+        """With REVOKED."""
+
+    @_builtins.property
+    def before(self) -> Global___Preview:
+        """With GROWN and SHOWN: what was previewed before."""
+
+    def __init__(
+        self,
+        *,
+        outcome: Global___ConfirmOutcome.ValueType = ...,
+        proposal: Global___Proposal | None = ...,
+        revocation: Global___RevokeResponse | None = ...,
+        before: Global___Preview | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "proposal", b"proposal", "revocation", b"revocation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "outcome", b"outcome", "proposal", b"proposal", "revocation", b"revocation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmRevocationResponse: _TypeAlias = ConfirmRevocationResponse  # noqa: Y015
+
+@_typing.final
+class WithdrawProposalRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROPOSAL_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    proposal_id: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        proposal_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["proposal_id", b"proposal_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawProposalRequest: _TypeAlias = WithdrawProposalRequest  # noqa: Y015
+
+@_typing.final
+class WithdrawProposalResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROPOSAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def proposal(self) -> Global___Proposal: ...
+    def __init__(
+        self,
+        *,
+        proposal: Global___Proposal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["proposal", b"proposal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["proposal", b"proposal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawProposalResponse: _TypeAlias = WithdrawProposalResponse  # noqa: Y015
+
+@_typing.final
+class ListProposalsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATES_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    page_token: _builtins.str
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___ProposalState.ValueType]:
+        """Empty: every state."""
+
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[Global___ProposalState.ValueType] | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProposalsRequest: _TypeAlias = ListProposalsRequest  # noqa: Y015
+
+@_typing.final
+class ListProposalsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROPOSALS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def proposals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Proposal]: ...
+    def __init__(
+        self,
+        *,
+        proposals: _abc.Iterable[Global___Proposal] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "proposals", b"proposals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProposalsResponse: _TypeAlias = ListProposalsResponse  # noqa: Y015
 
 @_typing.final
 class LiftRequest(_message.Message):

@@ -55,6 +55,21 @@ class RevocationServiceStub(object):
                 request_serializer=lockstep_dot_v1_dot_revocation__pb2.GetReceiptRequest.SerializeToString,
                 response_deserializer=lockstep_dot_v1_dot_revocation__pb2.GetReceiptResponse.FromString,
                 _registered_method=True)
+        self.ConfirmRevocation = channel.unary_unary(
+                '/lockstep.v1.RevocationService/ConfirmRevocation',
+                request_serializer=lockstep_dot_v1_dot_revocation__pb2.ConfirmRevocationRequest.SerializeToString,
+                response_deserializer=lockstep_dot_v1_dot_revocation__pb2.ConfirmRevocationResponse.FromString,
+                _registered_method=True)
+        self.WithdrawProposal = channel.unary_unary(
+                '/lockstep.v1.RevocationService/WithdrawProposal',
+                request_serializer=lockstep_dot_v1_dot_revocation__pb2.WithdrawProposalRequest.SerializeToString,
+                response_deserializer=lockstep_dot_v1_dot_revocation__pb2.WithdrawProposalResponse.FromString,
+                _registered_method=True)
+        self.ListProposals = channel.unary_unary(
+                '/lockstep.v1.RevocationService/ListProposals',
+                request_serializer=lockstep_dot_v1_dot_revocation__pb2.ListProposalsRequest.SerializeToString,
+                response_deserializer=lockstep_dot_v1_dot_revocation__pb2.ListProposalsResponse.FromString,
+                _registered_method=True)
 
 
 class RevocationServiceServicer(object):
@@ -87,6 +102,27 @@ class RevocationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ConfirmRevocation(self, request, context):
+        """What takes more than one operator: another one agrees to a proposal. The
+        last one needed revokes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawProposal(self, request, context):
+        """Ends a proposal that waits. Again: the same answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProposals(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RevocationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -109,6 +145,21 @@ def add_RevocationServiceServicer_to_server(servicer, server):
                     servicer.GetReceipt,
                     request_deserializer=lockstep_dot_v1_dot_revocation__pb2.GetReceiptRequest.FromString,
                     response_serializer=lockstep_dot_v1_dot_revocation__pb2.GetReceiptResponse.SerializeToString,
+            ),
+            'ConfirmRevocation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmRevocation,
+                    request_deserializer=lockstep_dot_v1_dot_revocation__pb2.ConfirmRevocationRequest.FromString,
+                    response_serializer=lockstep_dot_v1_dot_revocation__pb2.ConfirmRevocationResponse.SerializeToString,
+            ),
+            'WithdrawProposal': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawProposal,
+                    request_deserializer=lockstep_dot_v1_dot_revocation__pb2.WithdrawProposalRequest.FromString,
+                    response_serializer=lockstep_dot_v1_dot_revocation__pb2.WithdrawProposalResponse.SerializeToString,
+            ),
+            'ListProposals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProposals,
+                    request_deserializer=lockstep_dot_v1_dot_revocation__pb2.ListProposalsRequest.FromString,
+                    response_serializer=lockstep_dot_v1_dot_revocation__pb2.ListProposalsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -220,6 +271,87 @@ class RevocationService(object):
             '/lockstep.v1.RevocationService/GetReceipt',
             lockstep_dot_v1_dot_revocation__pb2.GetReceiptRequest.SerializeToString,
             lockstep_dot_v1_dot_revocation__pb2.GetReceiptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmRevocation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.v1.RevocationService/ConfirmRevocation',
+            lockstep_dot_v1_dot_revocation__pb2.ConfirmRevocationRequest.SerializeToString,
+            lockstep_dot_v1_dot_revocation__pb2.ConfirmRevocationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawProposal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.v1.RevocationService/WithdrawProposal',
+            lockstep_dot_v1_dot_revocation__pb2.WithdrawProposalRequest.SerializeToString,
+            lockstep_dot_v1_dot_revocation__pb2.WithdrawProposalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProposals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.v1.RevocationService/ListProposals',
+            lockstep_dot_v1_dot_revocation__pb2.ListProposalsRequest.SerializeToString,
+            lockstep_dot_v1_dot_revocation__pb2.ListProposalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

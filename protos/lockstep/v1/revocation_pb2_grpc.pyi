@@ -40,6 +40,13 @@ class RevocationServiceStub:
     Revoke: _grpc.UnaryUnaryMultiCallable[_revocation_pb2.RevokeRequest, _revocation_pb2.RevokeResponse]
     Lift: _grpc.UnaryUnaryMultiCallable[_revocation_pb2.LiftRequest, _revocation_pb2.LiftResponse]
     GetReceipt: _grpc.UnaryUnaryMultiCallable[_revocation_pb2.GetReceiptRequest, _revocation_pb2.GetReceiptResponse]
+    ConfirmRevocation: _grpc.UnaryUnaryMultiCallable[_revocation_pb2.ConfirmRevocationRequest, _revocation_pb2.ConfirmRevocationResponse]
+    """What takes more than one operator: another one agrees to a proposal. The
+    last one needed revokes.
+    """
+    WithdrawProposal: _grpc.UnaryUnaryMultiCallable[_revocation_pb2.WithdrawProposalRequest, _revocation_pb2.WithdrawProposalResponse]
+    """Ends a proposal that waits. Again: the same answer."""
+    ListProposals: _grpc.UnaryUnaryMultiCallable[_revocation_pb2.ListProposalsRequest, _revocation_pb2.ListProposalsResponse]
 
 @_typing.type_check_only
 class RevocationServiceAsyncStub(RevocationServiceStub):
@@ -53,6 +60,13 @@ class RevocationServiceAsyncStub(RevocationServiceStub):
     Revoke: _aio.UnaryUnaryMultiCallable[_revocation_pb2.RevokeRequest, _revocation_pb2.RevokeResponse]  # type: ignore[assignment]
     Lift: _aio.UnaryUnaryMultiCallable[_revocation_pb2.LiftRequest, _revocation_pb2.LiftResponse]  # type: ignore[assignment]
     GetReceipt: _aio.UnaryUnaryMultiCallable[_revocation_pb2.GetReceiptRequest, _revocation_pb2.GetReceiptResponse]  # type: ignore[assignment]
+    ConfirmRevocation: _aio.UnaryUnaryMultiCallable[_revocation_pb2.ConfirmRevocationRequest, _revocation_pb2.ConfirmRevocationResponse]  # type: ignore[assignment]
+    """What takes more than one operator: another one agrees to a proposal. The
+    last one needed revokes.
+    """
+    WithdrawProposal: _aio.UnaryUnaryMultiCallable[_revocation_pb2.WithdrawProposalRequest, _revocation_pb2.WithdrawProposalResponse]  # type: ignore[assignment]
+    """Ends a proposal that waits. Again: the same answer."""
+    ListProposals: _aio.UnaryUnaryMultiCallable[_revocation_pb2.ListProposalsRequest, _revocation_pb2.ListProposalsResponse]  # type: ignore[assignment]
 
 class RevocationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Taking trust back, telling everyone, and proving that it was done."""
@@ -87,5 +101,30 @@ class RevocationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _revocation_pb2.GetReceiptRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_revocation_pb2.GetReceiptResponse, _abc.Awaitable[_revocation_pb2.GetReceiptResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ConfirmRevocation(
+        self,
+        request: _revocation_pb2.ConfirmRevocationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_revocation_pb2.ConfirmRevocationResponse, _abc.Awaitable[_revocation_pb2.ConfirmRevocationResponse]]:
+        """What takes more than one operator: another one agrees to a proposal. The
+        last one needed revokes.
+        """
+
+    @_abc_1.abstractmethod
+    def WithdrawProposal(
+        self,
+        request: _revocation_pb2.WithdrawProposalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_revocation_pb2.WithdrawProposalResponse, _abc.Awaitable[_revocation_pb2.WithdrawProposalResponse]]:
+        """Ends a proposal that waits. Again: the same answer."""
+
+    @_abc_1.abstractmethod
+    def ListProposals(
+        self,
+        request: _revocation_pb2.ListProposalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_revocation_pb2.ListProposalsResponse, _abc.Awaitable[_revocation_pb2.ListProposalsResponse]]: ...
 
 def add_RevocationServiceServicer_to_server(servicer: RevocationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -17,12 +17,15 @@ from broker.model.detection import (
     DetectionRecord,
     DetectionState,
     DetectionSubject,
+    Held,
 )
 from broker.model.evidence import Assurance, CodeSet, InstanceKey, ProcessRef, Unit
 from broker.model.identity import IdentityMatch, InstanceClaims, WorkloadIdentity
 from broker.model.manifest import DynamicLoad, Manifest, ManifestRecord, ManifestState, ManifestUnit
+from broker.model.proposal import Agreement, Preview, Proposal, ProposalState
 from broker.model.revocation import (
     EntryKind,
+    LogHead,
     NewEntry,
     Revocation,
     RevocationState,
@@ -30,7 +33,7 @@ from broker.model.revocation import (
     SelectorKind,
     Unconfirmed,
 )
-from broker.model.role import AfterRevocation, Mode, OnSilence, Revocability, Role, Silence
+from broker.model.role import Action, AfterRevocation, Mode, OnSilence, Revocability, Role, Silence
 from broker.model.step import Step
 from lockstep.formats import FindingReason, Reason, UnitKind
 
@@ -193,6 +196,31 @@ def detection(number: int = 1, **changes: Any) -> DetectionRecord:
         received_at=NOW + number,
         decided_by="operator:root",
         siblings=7,
+        held=Held(Action.QUARANTINE, exact=False),
+    )
+    return replace(found, **changes)
+
+
+def proposal(number: int = 1, **changes: Any) -> Proposal:
+    """A revocation that waits for a third operator, and was seen to hit more than before."""
+    found = Proposal(
+        id=f"rev-{number:06}",
+        state=ProposalState.OPEN,
+        selector=Selector(SelectorKind.PACKAGE, "pkg:pypi/app@1"),
+        ban=True,
+        until=NOW + 3600,
+        reason="INC-\u00fc",
+        ticket="T-1",
+        at=NOW,
+        expires_at=NOW + number,
+        needs=3,
+        agreed=(Agreement("operator:a:x", "x", NOW), Agreement("operator:b:y", "y", NOW + 0.5)),
+        preview=Preview(LogHead("log", 7, digest("entry")), ("att-000001", "att-000002"), 5, digest("p")),
+        decision_id="dec-000001",
+        grown=True,
+        ended_by="operator:c:z",
+        ended_at=NOW + 9.25,
+        ended_reason="why",
     )
     return replace(found, **changes)
 

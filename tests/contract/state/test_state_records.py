@@ -33,10 +33,30 @@ async def test_a_detection_changes_its_state(state: StateStore) -> None:
     call = Call(state)
     held = detection(state=DetectionState.HELD, decided_by="", reason="cap")
     await call.detections.add(held)
-    assert await call.detections.set_state(held.id, DetectionState.APPLIED, "operator:a", "approved")
-    expected = replace(held, state=DetectionState.APPLIED, decided_by="operator:a", reason="approved")
+    expected = replace(
+        held,
+        state=DetectionState.APPLIED,
+        decided_by="operator:a",
+        reason="approved",
+        decision_id="dec-000009",
+        revocation_id="rev-000009",
+        instances=("att-000001", "att-000009"),
+        siblings=9,
+    )
+    assert await call.detections.decide(expected)
     assert await call.detections.get(held.id) == expected
-    assert not await call.detections.set_state("never", DetectionState.APPLIED, "", "")
+    # Only what is held is decided, and only once.
+    assert not await call.detections.decide(replace(expected, state=DetectionState.DISMISSED))
+    assert await call.detections.get(held.id) == expected
+    assert not await call.detections.decide(replace(expected, id="never"))
+
+
+async def test_what_was_never_held_is_never_decided(state: StateStore) -> None:
+    call = Call(state)
+    for number, found in enumerate([item for item in DetectionState if item is not DetectionState.HELD], 1):
+        await call.detections.add(detection(number, state=found))
+        assert not await call.detections.decide(detection(number, state=DetectionState.APPLIED, reason="x"))
+        assert (await call.detections.get(f"det-{number:06}")).state is found
 
 
 async def test_by_event_is_the_first_report(state: StateStore) -> None:

@@ -10,7 +10,6 @@ import pytest
 from broker.errors import Conflict, Denied, Misuse, Unavailable
 from broker.model.attestation import AttestationState
 from broker.model.credential import LeaseState
-from broker.model.detection import DetectionState
 from broker.model.evidence import CodeSet
 from broker.model.manifest import ManifestState
 from broker.model.revocation import LogHead
@@ -27,6 +26,7 @@ from tests.contract.state.nouns import (
     entry,
     lease,
     manifest,
+    proposal,
     revocation,
     role,
 )
@@ -49,7 +49,8 @@ WRITES: dict[str, Callable[[Transaction], Awaitable[object]]] = {
     "revocations.put": lambda tx: tx.revocations.put(revocation()),
     "revocations.hit": lambda tx: tx.revocations.hit("rev-1", []),
     "detections.add": lambda tx: tx.detections.add(detection()),
-    "detections.set_state": lambda tx: tx.detections.set_state("x", DetectionState.HELD, "", ""),
+    "detections.decide": lambda tx: tx.detections.decide(detection()),
+    "proposals.put": lambda tx: tx.proposals.put(proposal()),
     "decisions.add": lambda tx: tx.decisions.add(decision()),
     "roles.record": lambda tx: tx.roles.record(role(), NOW),
     "manifests.add": lambda tx: tx.manifests.add(manifest()),

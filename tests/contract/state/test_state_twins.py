@@ -22,6 +22,7 @@ from broker.model.detection import DetectionState
 from broker.model.evidence import Assurance, UnitHint
 from broker.model.identity import InstanceClaims
 from broker.model.manifest import ManifestState
+from broker.model.proposal import ProposalState
 from broker.model.revocation import LogHead, RevocationState, Selector, SelectorKind, process_value
 from broker.ports import StateStore, Transaction
 from tests.contract.state.nouns import (
@@ -36,6 +37,7 @@ from tests.contract.state.nouns import (
     lease,
     manifest,
     process,
+    proposal,
     revocation,
     role,
 )
@@ -137,6 +139,12 @@ revocations = st.builds(
     st.sampled_from(RevocationState),
     times,
 )
+proposals = st.builds(
+    lambda number, state, until: proposal(number, state=state, expires_at=until),
+    numbers,
+    st.sampled_from(ProposalState),
+    times,
+)
 detections = st.builds(
     lambda number, event, state, at, hits, more: replace(
         detection(number, state=state, received_at=at, instances=tuple(hits), siblings=more),
@@ -208,9 +216,13 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "revocations.page": (limits, ids("rev"), st.none() | st.sampled_from(RevocationState)),
     "revocations.hit": (ids("rev"), id_lists("att")),
     "revocations.hits": (ids("rev"), limits, ids("att")),
+    "proposals.put": (proposals,),
+    "proposals.get": (ids("rev"),),
+    "proposals.page": (limits, ids("rev")),
+    "proposals.waiting": (times,),
     "detections.add": (detections,),
     "detections.get": (ids("det"),),
-    "detections.set_state": (ids("det"), st.sampled_from(DetectionState), st.just("who"), st.just("why")),
+    "detections.decide": (detections,),
     "detections.by_event": (st.just("falco"), st.sampled_from(["e1", "e2"])),
     "detections.applied_instances": (st.just("falco"), times),
     "detections.denied_instances": (st.just("falco"), times),

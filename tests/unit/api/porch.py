@@ -7,7 +7,7 @@ import itertools
 import secrets
 import ssl
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -54,7 +54,7 @@ from broker.crypto.proof import RollingNonce, parse_instance_key
 from broker.crypto.ring import JwtRing
 from broker.model.evidence import InstanceKey
 from broker.model.identity import IdentityMatch, IdentityProof, JwtProof, PeerProof, WorkloadIdentity
-from broker.model.role import DetectorPolicy, Operator, Rate, ResourceServer
+from broker.model.role import DetectorPolicy, Operator, Rate, ResourceServer, Scope
 from broker.ports import Detector
 from lockstep.formats import (
     AUTHORIZATION_METADATA,
@@ -155,11 +155,11 @@ class Porch:
         rooms = (
             AttestationRoom(house.verifier),
             CredentialRoom(house.issuer, self.crew),
-            RevocationRoom(house.revoker, watch),
+            RevocationRoom(house.revoker, house.proposer, watch),
             DetectionRoom(house.reporter, house.people, house.clock, self.metrics),
-            ManifestRoom(house.publisher),
+            ManifestRoom(house.publisher, house.people),
             DecisionRoom(house.explainer),
-            OversightRoom(house.overseer),
+            OversightRoom(house.overseer, house.approver),
         )
         routes: dict[str, Route] = {}
         for room in rooms:
@@ -241,10 +241,16 @@ class Porch:
         self.house.identities.know(JwtProof(token), identity)
         return token
 
-    def operator(self, name: str = "ann", *rights: str) -> str:
+    def operator(
+        self,
+        name: str = "ann",
+        *rights: str,
+        scope: Scope | None = None,
+        quorum: Mapping[str, int] | None = None,
+    ) -> str:
         """The token of an operator."""
         match = IdentityMatch("oidc", subject=name)
-        self._book(operators={name: Operator(name, match, frozenset(rights))})
+        self._book(operators={name: Operator(name, match, frozenset(rights), scope, quorum or {})})
         return self.know(name)
 
     def resource_server(self, name: str = "gateway", *audiences: str) -> str:

@@ -577,11 +577,11 @@ class TestLooking:
         mine, other = await house.attested(), await house.attested()
         first, second = await mine.issue(), await other.issue()
         seen = await house.issuer.leases(mine.caller(), (), 100, "", other.id)
-        assert [item.id for item in seen] == [first.lease.id]
+        assert [item.id for item in seen.items] == [first.lease.id]
         everything = await house.issuer.leases(house.operator("read"), (), 100, "", "")
-        assert [item.id for item in everything] == [first.lease.id, second.lease.id]
+        assert [item.id for item in everything.items] == [first.lease.id, second.lease.id]
         others = await house.issuer.leases(house.operator("read"), (), 100, "", other.id)
-        assert [item.id for item in others] == [second.lease.id]
+        assert [item.id for item in others.items] == [second.lease.id]
 
     async def test_pages_have_a_bound_whatever_is_asked(self) -> None:
         house = await House.open()
@@ -590,9 +590,9 @@ class TestLooking:
             await workload.issue()
         caller = workload.caller()
         page = await house.issuer.leases(caller, (LeaseState.ACTIVE,), 0, "", "")
-        assert len(page) == 1
-        rest = await house.issuer.leases(caller, (), 10**9, page[0].id, "")
-        assert len(rest) == 2
+        assert len(page.items) == 1
+        rest = await house.issuer.leases(caller, (), 10**9, page.next, "")
+        assert len(rest.items) == 2
 
     async def test_a_resource_server_hears_of_its_audience_alone(self) -> None:
         house = await House.open()

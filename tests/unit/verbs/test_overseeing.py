@@ -6,6 +6,7 @@ from broker.model.attestation import AttestationState
 from broker.model.detection import DetectionState
 from broker.model.identity import InstanceClaims
 from broker.model.manifest import ManifestUnit
+from broker.model.reach import EVERYTHING
 from broker.model.requests import AttestationQuery
 from broker.model.revocation import RevocationState, SelectorKind
 from tests.support.house import House
@@ -20,7 +21,7 @@ async def test_instances_page_by_page() -> None:
     seen: list[str] = []
     after = ""
     while True:
-        page = await house.overseer.attestations(AttestationQuery(), ANY, 2, after)
+        page = await house.overseer.attestations(EVERYTHING, AttestationQuery(), ANY, 2, after)
         assert len(page.items) <= 2
         seen += [item.id for item in page.items]
         after = page.next
@@ -34,9 +35,9 @@ async def test_a_page_may_hold_less_than_it_looked_at_and_not_be_the_last() -> N
     workloads = [await house.attested() for _ in range(4)]
     await house.revoke(SelectorKind.ATTESTATION, workloads[3].id)
     gone = frozenset({AttestationState.REVOKED})
-    first = await house.overseer.attestations(AttestationQuery(), gone, 2, "")
+    first = await house.overseer.attestations(EVERYTHING, AttestationQuery(), gone, 2, "")
     assert (first.items, first.next) == ((), workloads[1].id)
-    second = await house.overseer.attestations(AttestationQuery(), gone, 2, first.next)
+    second = await house.overseer.attestations(EVERYTHING, AttestationQuery(), gone, 2, first.next)
     assert [item.id for item in second.items] == [workloads[3].id]
 
 
@@ -46,7 +47,7 @@ async def test_instances_by_what_they_have_loaded_and_by_whose_they_are() -> Non
     plain, with_numpy = await house.attested(), await house.attested("app", "numpy")
 
     async def found(**query: object) -> list[str]:
-        page = await house.overseer.attestations(AttestationQuery(**query), ANY, 10, "")  # type: ignore[arg-type]
+        page = await house.overseer.attestations(EVERYTHING, AttestationQuery(**query), ANY, 10, "")  # type: ignore[arg-type]
         return [item.id for item in page.items]
 
     assert await found(digest=unit("numpy").digest) == [with_numpy.id]
@@ -67,18 +68,18 @@ async def test_reports_and_revocations_since_a_moment() -> None:
     moment = house.now
     second = await house.attested(place=InstanceClaims("node-1", "pod-2", ""))
     await second.report_self()
-    reports = await house.overseer.detections((), 0.0, 10, "")
+    reports = await house.overseer.detections(EVERYTHING, (), 0.0, 10, "")
     assert [item.state for item in reports.items] == [DetectionState.APPLIED] * 2
-    assert len((await house.overseer.detections((), moment, 10, "")).items) == 1
-    assert (await house.overseer.detections((DetectionState.HELD,), 0.0, 10, "")).items == ()
-    revocations = await house.overseer.revocations(frozenset(), 0.0, 10, "")
+    assert len((await house.overseer.detections(EVERYTHING, (), moment, 10, "")).items) == 1
+    assert (await house.overseer.detections(EVERYTHING, (DetectionState.HELD,), 0.0, 10, "")).items == ()
+    revocations = await house.overseer.revocations(EVERYTHING, frozenset(), 0.0, 10, "")
     assert len(revocations.items) == 2
-    [late] = (await house.overseer.revocations(frozenset(), moment, 10, "")).items
+    [late] = (await house.overseer.revocations(EVERYTHING, frozenset(), moment, 10, "")).items
     assert late == revocations.items[1]
-    one = await house.overseer.revocations(frozenset(), 0.0, 1, "")
+    one = await house.overseer.revocations(EVERYTHING, frozenset(), 0.0, 1, "")
     assert one.next == one.items[0].id
-    assert (await house.overseer.revocations(frozenset(), 0.0, 1, one.next)).items == (late,)
-    settled = await house.overseer.revocations(frozenset({RevocationState.SETTLED}), 0.0, 10, "")
+    assert (await house.overseer.revocations(EVERYTHING, frozenset(), 0.0, 1, one.next)).items == (late,)
+    settled = await house.overseer.revocations(EVERYTHING, frozenset({RevocationState.SETTLED}), 0.0, 10, "")
     assert all(item.state is RevocationState.SETTLED for item in settled.items)
 
 
@@ -89,8 +90,8 @@ async def test_decisions_since_a_moment_and_no_page_is_endless() -> None:
     moment = house.now
     workload = await house.attested()
     await workload.issue()
-    everything = (await house.overseer.decisions(0.0, 100_000, "")).items
-    late = (await house.overseer.decisions(moment, 100, "")).items
+    everything = (await house.overseer.decisions(EVERYTHING, 0.0, 100_000, "")).items
+    late = (await house.overseer.decisions(EVERYTHING, moment, 100, "")).items
     assert 0 < len(late) < len(everything)
     assert {item.at >= moment for item in late} == {True}
-    assert len((await house.overseer.decisions(0.0, 0, "")).items) == 1
+    assert len((await house.overseer.decisions(EVERYTHING, 0.0, 0, "")).items) == 1

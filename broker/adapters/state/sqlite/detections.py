@@ -9,7 +9,7 @@ from itertools import islice
 from operator import attrgetter
 
 from broker.adapters.state.codec import to_json
-from broker.adapters.state.judgements import detection_json, read_detection
+from broker.adapters.state.judgements import detection_json, held_text, read_detection, read_held
 from broker.adapters.state.sqlite.session import Row, Session
 from broker.model.detection import DetectionRecord, DetectionState
 
@@ -41,6 +41,7 @@ class SqliteDetections:
                 to_json(record.instances),
                 to_json(detection_json(record.detection)),
                 record.siblings,
+                held_text(record.held),
             ),
         )
 
@@ -49,9 +50,18 @@ class SqliteDetections:
         row = self._db.one("detections.get", (detection_id,))
         return None if row is None else _read(row)
 
-    async def set_state(self, detection_id: str, state: DetectionState, decided_by: str, reason: str) -> bool:
-        """False where there is no such report."""
-        return self._db.change("detections.set_state", (state, decided_by, reason, detection_id)) > 0
+    async def decide(self, record: DetectionRecord) -> bool:
+        """False where there is no such report, or it is not held."""
+        written = (
+            record.state,
+            record.reason,
+            record.decided_by,
+            record.decision_id,
+            record.revocation_id,
+            to_json(record.instances),
+            record.siblings,
+        )
+        return self._db.change("detections.decide", (*written, record.id)) > 0
 
     async def by_event(self, detector: str, event_id: str) -> DetectionRecord | None:
         """The first report of a sender's event."""
@@ -89,7 +99,7 @@ class SqliteDetections:
 
 def _read(row: Row) -> DetectionRecord:
     _, record_id, detector, event_id, state, reason, decided_by, decision_id, revocation_id, at, *rest = row
-    *texts, siblings = rest
+    *texts, siblings, held = rest
     instances, details = (json.loads(text) for text in texts)
     return DetectionRecord(
         id=record_id,
@@ -102,4 +112,5 @@ def _read(row: Row) -> DetectionRecord:
         received_at=at,
         decided_by=decided_by,
         siblings=siblings,
+        held=read_held(held),
     )

@@ -9,6 +9,7 @@ from broker.adapters.state.sqlite.decisions import SqliteDecisions, SqliteRoles
 from broker.adapters.state.sqlite.detections import SqliteDetections
 from broker.adapters.state.sqlite.leases import SqliteLeases
 from broker.adapters.state.sqlite.manifests import SqliteManifests
+from broker.adapters.state.sqlite.proposals import SqliteProposals
 from broker.adapters.state.sqlite.replays import SqliteReplays
 from broker.adapters.state.sqlite.revocations import SqliteRevocations
 from broker.adapters.state.sqlite.session import Session
@@ -25,6 +26,7 @@ class SqliteTransaction:
         "_detections",
         "_leases",
         "_manifests",
+        "_proposals",
         "_replays",
         "_revocations",
         "_roles",
@@ -40,6 +42,7 @@ class SqliteTransaction:
         self._decisions = SqliteDecisions(session)
         self._roles = SqliteRoles(session)
         self._manifests = SqliteManifests(session)
+        self._proposals = SqliteProposals(session)
         self._replays = SqliteReplays(session)
 
     @property
@@ -86,6 +89,11 @@ class SqliteTransaction:
     def manifests(self) -> SqliteManifests:
         """Manifests."""
         return self._manifests
+
+    @property
+    def proposals(self) -> SqliteProposals:
+        """Revocations that take more than one operator."""
+        return self._proposals
 
     @property
     def replays(self) -> SqliteReplays:

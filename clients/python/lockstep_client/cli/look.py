@@ -1,4 +1,4 @@
-"""Commands that look at what there is: attestations, detections, the log as it grows."""
+"""Commands that look at what there is: attestations, the log as it grows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 from google.protobuf import json_format
 
-from lockstep.v1 import detection_pb2, evidence_pb2, oversight_pb2, revocation_pb2
+from lockstep.v1 import evidence_pb2, oversight_pb2, revocation_pb2
 from lockstep_client.cli import show
 from lockstep_client.cli.spans import SINCE_OPTION
 from lockstep_client.clock import SystemClock
@@ -21,7 +21,6 @@ from lockstep_client.watch import Watch
 from lockstep_client.words import plain, word
 
 _STATES = ["alive", "revoked", "expired", "lapsed"]
-_ENDS = ["applied", "observed", "duplicate", "unrelated", "unmatched", "rejected", "held"]
 
 
 @click.command()
@@ -76,41 +75,6 @@ def attestations(
         first = min((show.time(item.created_at) for item in found), default="")
         told = f"; first {first}" if first else ""
         click.echo(f"{len(found)} instances, {identities} identities, {alive} alive{told}", err=True)
-
-
-@click.command()
-@click.option("--state", "states", multiple=True, type=click.Choice(_ENDS), help="May be given again.")
-@SINCE_OPTION
-@show.JSON_OPTION
-def detections(states: tuple[str, ...], since: dt.datetime | None, as_json: bool) -> None:
-    """List reports of code that nobody approved, and how each ended.
-
-    \b
-      lockstep detections --state held
-      lockstep detections --since 24h
-    """
-    wanted = [detection_pb2.DetectionState.Value(f"DETECTION_STATE_{state.upper()}") for state in states]
-    with Operator(load()) as operator:
-        found = list(operator.detections(states=wanted, since=since))
-    if as_json:
-        show.say_json(found)
-        return
-    show.table(
-        (
-            (
-                item.detection_id,
-                show.time(item.received_at),
-                item.detector,
-                word(detection_pb2.DetectionKind, item.kind, "DETECTION_KIND_"),
-                word(detection_pb2.DetectionState, item.state, "DETECTION_STATE_"),
-                str(len(item.attestations)),
-                item.object.path or item.object.name or item.object.digest.hex()[:12],
-                item.reason,
-            )
-            for item in found
-        ),
-        ("report", "at", "detector", "kind", "ended", "hit", "what", "because"),
-    )
 
 
 class _Printer:

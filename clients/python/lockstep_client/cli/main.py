@@ -44,7 +44,10 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "attestations": ("lockstep_client.cli.look:attestations", "List instances, by what they have loaded."),
     "leases": ("lockstep_client.cli.ask:leases", "List leases."),
-    "detections": ("lockstep_client.cli.look:detections", "List reports, and how they ended."),
+    "detections": (
+        "lockstep_client.cli.detections:detections",
+        "List reports, and how they ended; approve or dismiss what is held.",
+    ),
     "revoke": ("lockstep_client.cli.take:revoke", "Take back what a selector names."),
     "revocations": ("lockstep_client.cli.take:revocations", "List revocations; lift a ban."),
     "receipts": ("lockstep_client.cli.take:receipts", "Show the signed receipt of a revocation."),

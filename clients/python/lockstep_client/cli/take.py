@@ -13,6 +13,7 @@ import tenacity
 
 from lockstep.v1 import oversight_pb2, revocation_pb2
 from lockstep_client.cli import receipt_view, show
+from lockstep_client.cli.propose import confirm, hits, instances, proposals, proposed, revoked, withdraw
 from lockstep_client.cli.spans import SINCE_OPTION, Span
 from lockstep_client.errors import InvalidRequest, Unavailable
 from lockstep_client.operator import Operator
@@ -44,7 +45,11 @@ def _selecting(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @_selecting
-@click.option("--reason", required=True, help="Why; kept in the log, the audit and the receipt.")
+@click.option(
+    "--reason",
+    default="",
+    help="Why; kept in the log, the audit and the receipt. Needed, but with --confirm.",
+)
 @click.option("--ticket", default="", help="A ticket's number.")
 @click.option(
     "--for",
@@ -59,7 +64,11 @@ def _selecting(command: Callable[..., None]) -> Callable[..., None]:
     default=None,
     help="Refuse later grants too, or only kill earlier ones; else by kind.",
 )
-@click.option("--dry-run", is_flag=True, help="Only count what would be hit.")
+@click.option("--dry-run", is_flag=True, help="Only show which instances and leases would be hit.")
+@click.option("--confirm", "proposal", default="", metavar="ID", help="Agree to what another has proposed.")
+@click.option(
+    "--preview", default="", metavar="HEX", help="With --confirm: what you agree to, if it hits more by now."
+)
 @show.JSON_OPTION
 def revoke(
     reason: str,
@@ -67,32 +76,50 @@ def revoke(
     span: dt.timedelta | None,
     ban: bool | None,
     dry_run: bool,
+    proposal: str,
+    preview: str,
     as_json: bool,
     **targets: str | None,
 ) -> None:
     """Take back what a selector names, and everything that hangs on it.
 
+    Where your right takes more than one operator (quorum), this proposes it:
+    nothing is denied until others have confirmed. Exit code 1 where a
+    confirmation was not taken, because it hits more than you were shown.
+
     \b
       lockstep revoke --attestation A-19 --reason INC-311
       lockstep revoke --package pkg:pypi/litellm@1.82.8 --reason INC-311 --dry-run
+      lockstep revoke --confirm V-9
     """
+    if proposal:
+        given = [name for name, value in targets.items() if value]
+        if given or reason or ticket or span is not None or ban is not None:
+            raise click.UsageError(
+                "--confirm: all else was said in the proposal; give --preview or --dry-run at most"
+            )
+        click.get_current_context().exit(
+            0 if confirm(proposal, preview, dry_run=dry_run, as_json=as_json) else 1
+        )
+    if preview:
+        raise click.UsageError("--preview: says what is agreed to with --confirm")
+    if not reason:
+        raise click.UsageError("Missing option '--reason': why; kept in the log, the audit and the receipt")
     selector = _selector(targets)
     until = None if span is None else dt.datetime.now(dt.UTC) + span
     with Operator(load()) as operator:
         answer = operator.revoke(
-            selector, reason=reason, ticket=ticket, until=until, ban=ban, dry_run=dry_run
+            selector, reason=reason, ticket=ticket, until=until, ban=ban, dry_run=dry_run, propose=True
         )
     if as_json:
         show.say_json(answer)
-        return
-    hit = f"{answer.attestations} instances, {answer.leases} leases"
-    if dry_run:
-        click.echo(f"would hit {hit}")
-        return
-    click.echo(
-        f"{answer.revocation_id}: {hit}; decision {answer.decision_id}, log position {answer.position.seq}"
-    )
-    click.echo(f"next: lockstep receipts {answer.revocation_id}")
+    elif dry_run:
+        click.echo(f"would hit {hits(answer)}")
+        instances(answer.preview)
+    elif answer.HasField("proposal"):
+        proposed(answer)
+    else:
+        revoked(answer)
 
 
 @click.group(invoke_without_command=True)
@@ -107,6 +134,7 @@ def revocations(context: click.Context, unsettled: bool, since: dt.datetime | No
       lockstep revocations --since 7d
       lockstep revocations --open
       lockstep revocations lift V-9 --reason "wrong version"
+      lockstep revocations proposals
     """
     if context.invoked_subcommand is not None:
         return
@@ -161,6 +189,10 @@ def lift(revocation_id: str, reason: str, ticket: str, as_json: bool) -> None:
         show.say_json(answer)
     else:
         click.echo(f"lifted; decision {answer.decision_id}, log position {answer.position.seq}")
+
+
+revocations.add_command(proposals)
+revocations.add_command(withdraw)
 
 
 @click.command()

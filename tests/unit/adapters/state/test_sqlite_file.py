@@ -8,16 +8,22 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from broker.adapters.state.codec import to_json
+from broker.adapters.state.judgements import detection_json
 from broker.adapters.state.sqlite import SqliteState, migrate, schema_version
-from broker.adapters.state.sqlite.connection import connect
+from broker.adapters.state.sqlite.connection import APPLICATION_ID, connect
 from broker.adapters.state.sqlite.schema import Migration, bring_up_to_date, known_migrations
 from broker.errors import Conflict, Unavailable
+from broker.model.detection import DetectionState
 from broker.model.revocation import LogHead
 from broker.ports import Transaction
+from tests.contract.state.nouns import detection
 from tests.fakes.clock import FakeClock
 from tests.fakes.entropy import CounterEntropy
 from tests.unit.adapters.state.conftest import Opener
@@ -180,6 +186,37 @@ def test_a_migration_that_fails_leaves_nothing() -> None:
     tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
     connection.close()
     assert tables == [("replays",)]
+
+
+async def test_a_report_that_an_older_broker_held_is_kept_and_says_nothing_of_what_it_would_have_done(
+    path: Path, opened: Opener
+) -> None:
+    before = known_migrations()[:5]
+    with closing(sqlite3.connect(path, isolation_level=None)) as old:
+        for migration in before:
+            for statement in migration.statements():
+                old.execute(statement)
+        old.execute(
+            "CREATE TABLE migrations (version INTEGER PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, "
+            "applied_at REAL NOT NULL) STRICT"
+        )
+        rows = [(item.version, item.name, item.checksum, 0.0) for item in before]
+        old.executemany("INSERT INTO migrations VALUES (?, ?, ?, ?)", rows)
+        details = to_json(detection_json(detection().detection))
+        old.execute(
+            "INSERT INTO detections (id, detector, event_id, state, reason, decided_by, decision_id, revocation_id, "
+            "received_at, instances, details) "
+            "VALUES ('det-old', 'falco', 'e', 'held', 'beyond', '', 'd', '', 1.0, ?, ?)",
+            ('["att-1"]', details),
+        )
+        old.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    state = await opened()
+    kept = await state.read(lambda tx: tx.detections.get("det-old"))
+    assert kept is not None
+    assert (kept.state, kept.instances, kept.held) == (DetectionState.HELD, ("att-1",), None)
+    ended = replace(kept, state=DetectionState.DISMISSED, decided_by="operator:a")
+    assert await state.transact(lambda tx: tx.detections.decide(ended))
+    assert await state.read(lambda tx: tx.proposals.page(9)) == []
 
 
 def test_statements_are_split_where_sqlite_splits_them() -> None:

@@ -1,14 +1,16 @@
 -- name: add
 INSERT INTO detections (
     id, detector, event_id, state, reason, decided_by, decision_id, revocation_id, received_at, instances, details,
-    siblings
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    siblings, held
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: get
 SELECT * FROM detections WHERE id = ?;
 
--- name: set_state
-UPDATE detections SET state = ?, decided_by = ?, reason = ? WHERE id = ?;
+-- name: decide
+UPDATE detections
+SET state = ?, reason = ?, decided_by = ?, decision_id = ?, revocation_id = ?, instances = ?, siblings = ?
+WHERE id = ? AND state = 'held';
 
 -- name: by_event
 SELECT * FROM detections WHERE detector = ? AND event_id = ? ORDER BY id LIMIT 1;
