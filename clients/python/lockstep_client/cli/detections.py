@@ -65,6 +65,9 @@ def approve(detection_id: str, reason: str, ticket: str, as_json: bool) -> None:
     Whom it named is revoked (or banned for a time, where the detector's action
     is quarantine) before this answers. The first word on a report counts: saying
     the same again changes nothing, and the contrary is refused.
+
+    \b
+      lockstep detections approve R-… --reason "both have it"
     """
     with Operator(load()) as operator:
         found = operator.approve(detection_id, reason=reason, ticket=ticket)
@@ -84,7 +87,11 @@ def approve(detection_id: str, reason: str, ticket: str, as_json: bool) -> None:
 @click.option("--ticket", default="", help="A ticket's number.")
 @show.JSON_OPTION
 def dismiss(detection_id: str, reason: str, ticket: str, as_json: bool) -> None:
-    """End a held report, and the timed ban that holds whom it named. Nobody is revoked."""
+    """End a held report, and the timed ban that holds whom it named. Nobody is revoked.
+
+    \b
+      lockstep detections dismiss R-… --reason "the scanner's own file"
+    """
     with Operator(load()) as operator:
         found = operator.dismiss(detection_id, reason=reason, ticket=ticket)
     if as_json:

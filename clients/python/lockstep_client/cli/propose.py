@@ -127,7 +127,11 @@ def proposals(states: tuple[str, ...], as_json: bool) -> None:
 @click.option("--reason", required=True, help="Why; kept in the audit.")
 @show.JSON_OPTION
 def withdraw(proposal_id: str, reason: str, as_json: bool) -> None:
-    """End a proposal that waits: nothing was revoked, and nothing will be."""
+    """End a proposal that waits: nothing was revoked, and nothing will be.
+
+    \b
+      lockstep revocations withdraw V-… --reason "the wrong package"
+    """
     with Operator(load()) as operator:
         found = operator.withdraw(proposal_id, reason=reason)
     if as_json:
