@@ -75,6 +75,10 @@ bench: setup ## the benchmarks (see benchmarks/)
 servers: ## what tests want and no wheel has: PgBouncer, PostgreSQL 15 and strace, unpacked from Debian's packages into .servers
 	@tools/servers .servers
 
+.PHONY: soak
+soak: setup ## a million credentials, one in five given back: memory, open files and latency, slice by slice (about an hour)
+	@$(BIN)/python -m benchmarks.soak
+
 .PHONY: bench-vault
 bench-vault: setup servers ## a database credential from OpenBao and its end, straight and through the broker
 	@$(BIN)/python -m benchmarks.vault

@@ -37,6 +37,11 @@ def resident(pid: int) -> int:
     raise ProcessLookupError(pid)
 
 
+def descriptors(pid: int) -> int:
+    """How many files a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
 def _cpu() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

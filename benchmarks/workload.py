@@ -124,6 +124,13 @@ class Workload:
         request = credential_pb2.RenewLeaseRequest(attestation_id=self.attestation_id, lease_id=self.lease_id)
         await self._ask(methods.RENEW, request, self.key)
 
+    async def give_back(self) -> None:
+        """The last lease, ended."""
+        request = credential_pb2.RevokeLeaseRequest(
+            attestation_id=self.attestation_id, lease_id=self.lease_id
+        )
+        await self._ask(methods.REVOKE_LEASE, request, self.key)
+
     async def _ask(self, method: methods.Method[Any], request: Message, key: InstanceKey | None) -> Any:
         return method.read(await self._line.call(method.path, request.SerializeToString(), key))
 

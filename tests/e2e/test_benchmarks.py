@@ -77,3 +77,14 @@ def test_a_workload_that_is_measured_is_measured() -> None:
     assert found["units"] > 9  # its modules and mapped files, and what Python itself brings
     assert set(found["milliseconds"]) == {"sha256", "measure", "attest", "again"}
     assert min(*found["milliseconds"].values(), found["appraise"]["milliseconds"]) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_memory_and_open_files_stay_as_they_are_under_load() -> None:
+    slices = _ran("benchmarks.soak", "--issues", "2400", "--slices", "6")["slices"]
+    assert [each["issued"] for each in slices] == [400, 800, 1200, 1600, 2000, 2400]
+    # The first slices fill caches; what a call leaves behind would be seen in the later ones.
+    grown = slices[-1]["resident"] - slices[1]["resident"]
+    assert grown < 24_000_000, grown
+    assert slices[-1]["descriptors"] <= slices[1]["descriptors"] + 4
