@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 
@@ -11,13 +12,19 @@ class SystemClock:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._last = 0.0
+        self._ahead = -math.inf
+        """Seconds from the boot to the epoch, as far as this clock has ever known."""
 
     def now(self) -> float:
-        """Seconds since the epoch, UTC. When the system's clock is set back, it stands still until caught up."""
+        """Seconds since the epoch, UTC: the system's clock where it goes on, CLOCK_BOOTTIME where it was set back.
+
+        It follows forward and never back. While it is ahead it goes on all the same: what waits for a time (a limit
+        that refills, a lease that is tried again) must not wait for the system's clock to catch up.
+        """
         with self._lock:
-            self._last = max(self._last, time.time())
-            return self._last
+            boot = time.clock_gettime(time.CLOCK_BOOTTIME)
+            self._ahead = max(self._ahead, time.time() - boot)
+            return self._ahead + boot
 
     def monotonic(self) -> float:
         """Seconds of CLOCK_BOOTTIME: goes on while the machine sleeps, so that no age is ever too small."""

@@ -113,19 +113,17 @@ class Certificates:
         self._client_roots = client_roots
         self._pair = read_pair(certificate, key)
         self._stamp = self._look()
-        self._http: list[ssl.SSLContext] = []
+        self._fresh = _served(certificate, key)
 
     def reload(self) -> None:
         """Read the files anew; raises `CertificateError` and then leaves everything as it was."""
         stamp = self._look()
         pair = read_pair(self._certificate, self._key)
-        try:
-            for context in self._http:
-                context.load_cert_chain(self._certificate, self._key)
-        except OSError:
-            # Replaced once more since it was read; `changed` says so, and the next look finds both.
-            raise CertificateError(f"{self._certificate}: changed while it was read") from None
-        self._pair = pair
+        # OpenSSL drops what a context has before it has judged what comes: it judges in one that nobody uses.
+        fresh = _served(self._certificate, self._key)
+        if self._look() != stamp:
+            raise CertificateError(f"{self._certificate}: changed while it was read")
+        self._pair, self._fresh = pair, fresh
         self._stamp = stamp
 
     def changed(self) -> bool:
@@ -156,12 +154,28 @@ class Certificates:
 
     def https(self) -> ssl.SSLContext:
         """A context that follows every `reload`."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        # Without tickets no session survives a change of certificate.
-        context.num_tickets = 0
-        context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-        context.set_alpn_protocols(["http/1.1"])
-        context.load_cert_chain(self._certificate, self._key)
-        self._http.append(context)
+        context = _served(self._certificate, self._key)
+
+        def current(connection: ssl.SSLObject | ssl.SSLSocket, _: str | None, __: ssl.SSLContext) -> None:
+            # Asked at every greeting, whether it names a server or not.
+            connection.context = self._fresh
+
+        context.sni_callback = current
         return context
+
+
+def _served(certificate: Path, key: Path) -> ssl.SSLContext:
+    """Raises `CertificateError` for a chain that OpenSSL will not show."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Without tickets no session survives a change of certificate.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(certificate, key)
+    except ssl.SSLError as error:
+        raise CertificateError(f"{certificate}, {key}: refused by OpenSSL ({error.reason})") from None
+    except OSError as error:
+        raise CertificateError(f"{certificate}, {key}: cannot be read: {error.strerror}") from None
+    return context

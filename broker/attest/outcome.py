@@ -164,6 +164,7 @@ class Outcome:
         if not await tx.attestations.end([attestation.id], AttestationState.REVOKED):
             return ()
         await tx.leases.begin_revoking([attestation.id])
+        await tx.accounts.begin_closing([attestation.id], self._clock.now())
         if await tx.revocations.get(deadly.revocation_id) is not None:
             await tx.revocations.hit(deadly.revocation_id, [attestation.id])
         if not tell:

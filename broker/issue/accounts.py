@@ -8,9 +8,16 @@ from dataclasses import replace
 from broker.errors import Denied, LockstepError, Unavailable
 from broker.issue.granting import IssueLimits
 from broker.model.account import Account, AccountState
-from broker.model.attestation import AttestationState
+from broker.model.attestation import Attestation, AttestationState
 from broker.ports import AccountKeeper, Clock, StateStore, Transaction
 from lockstep.formats import Reason
+
+
+def ended_as(attestation: Attestation | None) -> Reason | None:
+    """What its holder hears of an attestation that does not live: revoked only where somebody revoked it."""
+    if attestation is None or attestation.state is AttestationState.REVOKED:
+        return Reason.REVOKED
+    return None if attestation.state is AttestationState.ALIVE else Reason.ATTESTATION_EXPIRED
 
 
 class Openings:
@@ -61,22 +68,22 @@ class Openings:
             # Its row does not know the accessor, and only that finds it for sure.
             await self._at_backend(keeper, known)
             raise
-        if opened is None:
+        if isinstance(opened, Reason):
             await self._at_backend(keeper, known)
-            raise Denied(Reason.REVOKED, "revoked while it was issued")
+            raise Denied(opened, f"{opened} while it was issued")
         return opened
 
-    async def _settle(self, tx: Transaction, known: Account) -> Account | None:
-        """OPENING → OPEN; None where the attestation has ended: then the closing row learns the accessor."""
-        attestation = await tx.attestations.get(known.attestation_id)
-        if attestation is not None and attestation.state is AttestationState.ALIVE:
+    async def _settle(self, tx: Transaction, known: Account) -> Account | Reason:
+        """OPENING → OPEN; why not, where the attestation has ended: then the closing row learns the accessor."""
+        reason = ended_as(await tx.attestations.get(known.attestation_id))
+        if reason is None:
             opened = replace(known, state=AccountState.OPEN)
             if await tx.accounts.replace(opened, AccountState.OPENING):
                 return opened
         current = await tx.accounts.get(known.id)
         if current is not None:
             await tx.accounts.replace(self._closing(replace(current, accessor=known.accessor)), current.state)
-        return None
+        return reason or Reason.ATTESTATION_EXPIRED
 
     async def _begin_closing(self, account: Account) -> None:
         closing = self._closing(account)

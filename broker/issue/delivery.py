@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import replace
 
 from broker.errors import Denied, LockstepError, Unavailable
-from broker.issue.accounts import Openings
+from broker.issue.accounts import Openings, ended_as
 from broker.issue.granting import Granted, IssueLimits, begin_end
 from broker.ledger import Ledger, Undecided, refuse_undecided, wide_hit
 from broker.model.attestation import AttestationState
@@ -76,29 +76,31 @@ class Delivery:
             next_attempt_at=0.0,
         )
         denials = self._feed.denials
-        refusal = self._refusal(granted, Reason.REVOKED)
 
-        async def work(tx: Transaction) -> bool:
+        async def work(tx: Transaction) -> Decision | None:
             attestation = await tx.attestations.get(lease.attestation_id)
-            alive = attestation is not None and attestation.state is AttestationState.ALIVE
+            reason = ended_as(attestation)
             # What is not durable yet is left to the fence.
-            hit = denials.cut(lease_keys(lease, granted.attestation), lease.as_of) is not None
-            if alive and not hit and await tx.leases.replace(lease, LeaseState.PENDING):
-                return True
+            if denials.cut(lease_keys(lease, granted.attestation), lease.as_of) is not None:
+                reason = Reason.REVOKED
+            if reason is None and await tx.leases.replace(lease, LeaseState.PENDING):
+                return None
             await self._hand_to_upkeep(tx, lease)
+            # A row that is not PENDING any more: the request came again, or the backend took longer than it may.
+            refusal = self._refusal(granted, reason or Reason.BACKEND_UNAVAILABLE)
             await tx.decisions.add(refusal)
-            return False
+            return refusal
 
         try:
-            active = await self._state.transact(work)
+            refusal = await self._state.transact(work)
         except LockstepError:
             # Its row does not know the handle yet, and only the handle finds it for sure.
             await self._at_backend(backend, lease)
             raise
-        if not active:
+        if refusal is not None:
             self._audit.record(refusal)
             await self._at_backend(backend, lease)
-            raise _denied(refusal)
+            raise _told(refusal)
         return lease
 
     async def fence(self, backend: CredentialBackend, lease: Lease, granted: Granted, as_of: int) -> None:
@@ -125,7 +127,7 @@ class Delivery:
         else:
             await self._end(lease, refusal.detail, refusal)
             await self._at_backend(backend, lease)
-        raise _denied(refusal)
+        raise _told(refusal)
 
     async def renewed(self, backend: CredentialBackend, granted: Granted) -> Issued:
         """The backend's part of a renewal. Where it fails, the lease counts as not renewed.
@@ -264,7 +266,11 @@ class Delivery:
         )
 
 
-def _denied(refusal: Decision) -> Denied:
+def _told(refusal: Decision) -> LockstepError:
+    if refusal.verdict is Reason.BACKEND_UNAVAILABLE:
+        return Unavailable(
+            refusal.verdict, "it took too long, or was asked for again", decision_id=refusal.id
+        )
     return Denied(refusal.verdict, refusal.detail, decision_id=refusal.id)
 
 

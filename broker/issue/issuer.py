@@ -112,19 +112,22 @@ class Issuer:
             if lease is None or lease.attestation_id != attestation.id:
                 return Refused(Reason.NOT_FOUND, "no such lease of this attestation")
             role = book.roles.get(lease.role)
-            if role is None or lease.backend not in self._backends:
+            if role is None or lease.backend not in backends:
                 gone = Refused(Reason.NOT_ENTITLED, "the role is gone")
                 return await self._granting.refuse(tx, attestation, lease.role, DecisionKind.RENEW, gone, now)
             return await self._granting.extend(tx, attestation, role, lease, as_of, now)
 
+        # A reload swaps them; what was asked of one is finished with it.
+        backends = dict(self._backends)
         granted = self._granted(await self._ledger.once_decided(lambda: self._state.transact(work)))
-        lease, backend = granted.lease, self._backends[granted.lease.backend]
+        lease, backend = granted.lease, backends[granted.lease.backend]
         issued = await self._delivery.renewed(backend, granted)
-        await self._delivery.fence(backend, lease, granted, as_of)
         if issued.expires_at < lease.expires_at:
             lease = replace(lease, expires_at=issued.expires_at)
             shorter = lease
             await self._state.transact(lambda tx: tx.leases.replace(shorter, LeaseState.ACTIVE))
+        # Last: what was revoked while any of this was done counts.
+        await self._delivery.fence(backend, lease, granted, as_of)
         credential = issued.credential if issued.credential.token or issued.credential.fields else None
         role = book.roles.get(lease.role)
         return IssueAnswer(lease, credential, issued.parameters, now, role.rotate if role else None)

@@ -49,6 +49,7 @@ class Ledger:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._deciding.add(ended)
         known = False
+        last = 0
         try:
 
             async def work(tx: Transaction) -> Denied | None:
@@ -60,10 +61,11 @@ class Ledger:
             if denied is None:
                 known = True
                 return None
+            last = denied.entries[-1].seq
             self._feed.announce(denied.entries)
             # The entries deny from here on. Where they are still ahead of this replica's
             # view (an earlier commit is being announced), the view catches up first.
-            known = denials.seq >= denied.entries[-1].seq or await self._caught_up(denied.entries[-1].seq)
+            known = denials.seq >= last or await self._caught_up(last)
             self._audit.record(denial.decision)
             return denied
         except LockstepError as error:
@@ -71,8 +73,8 @@ class Ledger:
             known = not isinstance(error, Unavailable)
             raise
         finally:
-            # Without a known end (no answer, cancelled) memory goes on denying.
-            if known:
+            # Without a known end (no answer, cancelled) memory goes on denying. What was applied meanwhile says it all.
+            if known or 0 < last <= denials.seq:
                 denials.settle(ticket)
             else:
                 denials.unsure(ticket)

@@ -38,9 +38,11 @@ class Ending:
             await tx.accounts.begin_closing(ended, now)
             for name in ended:
                 # Nothing outlives its attestation, not even what was granted when it was to live longer.
-                # What ends with it has expired, and is cleaned as that.
-                for lease in await tx.leases.page(_UNENDED, BATCH, "", name):
-                    if lease.state is LeaseState.PENDING or lease.expires_at > now:
+                # What ends with it has expired, and is cleaned as that. All of it: nobody comes back for the rest.
+                for lease in await tx.leases.of_attestation(name):
+                    if lease.state in _UNENDED and (
+                        lease.state is LeaseState.PENDING or lease.expires_at > now
+                    ):
                         revoking = replace(lease, state=LeaseState.REVOKING, next_attempt_at=now)
                         begun = await tx.leases.replace(revoking, lease.state) or begun
             return len(due) >= BATCH or begun

@@ -7,12 +7,16 @@ import socket
 import ssl
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
 from grpc.experimental.session_cache import ssl_session_cache_lru
 
 from broker.api.limits import Limits
@@ -205,7 +209,16 @@ async def test_certificates_are_renewed_with_a_stream_alive(tmp_path: Path) -> N
         await snapshot(again)
 
 
-@pytest.mark.parametrize("fault", ["missing", "junk", "another key", "open to all"])
+def weak_link() -> bytes:
+    """A certificate that OpenSSL shows to nobody: its key is too small."""
+    key = rsa.generate_private_key(65537, 1024)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "old intermediate")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    return made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+@pytest.mark.parametrize("fault", ["missing", "junk", "another key", "open to all", "a weak link"])
 async def test_what_cannot_be_used_changes_nothing(tmp_path: Path, fault: str) -> None:
     async with porch(tmp_path, http=True) as found:
         before = await serial_of(found.doors.tls_port)
@@ -216,6 +229,9 @@ async def test_what_cannot_be_used_changes_nothing(tmp_path: Path, fault: str) -
             pki.replace(found.certificate, b"junk")
         elif fault == "another key":
             pki.replace(found.certificate, fresh.pem)
+        elif fault == "a weak link":
+            pki.replace(found.certificate, fresh.pem + weak_link())
+            pki.replace(found.key, fresh.key_pem)
         else:
             pki.replace(found.certificate, fresh.pem)
             pki.replace(found.key, fresh.key_pem)

@@ -133,6 +133,7 @@ class LocalFeed:
             return
         if len(self._ahead) > self._limits.ahead:
             self._ahead.clear()  # catch_up reads them
+            self._known_at = min(self._known_at, self._clock.monotonic() - 2 * self._limits.fresh)
 
     def subscribe(self, audience: str, *, verifier: bool = False) -> LocalSubscription:
         """A queue of everything applied from now on: subscribe first, then read. Raises `LimitExceeded`."""

@@ -24,7 +24,9 @@ from broker.model.attestation import Attestation, AttestationState
 from broker.model.evidence import Assurance, InstanceKey
 from broker.model.revocation import Selector, SelectorKind
 
-_REMEMBERED: Final = 4_096
+_REMEMBERED: Final = 1_024
+_SHORT: Final = 4_096
+"""Characters of a row's details that is remembered."""
 _BY_DIGEST: Final = frozenset((SelectorKind.KEY, SelectorKind.MANIFEST, SelectorKind.DIGEST))
 
 
@@ -74,9 +76,13 @@ class SqliteAttestations:
         if known is not None and known[0] == row:
             return known[1]
         found = _read(row)
-        self._read_before[attestation_id] = row, found
-        if len(self._read_before) > _REMEMBERED:
-            self._read_before.popitem(last=False)
+        # What a workload says of itself may be long, and what has ended is asked for by nobody.
+        if found.state is AttestationState.ALIVE and len(row[-2]) <= _SHORT:
+            self._read_before[attestation_id] = row, found
+            if len(self._read_before) > _REMEMBERED:
+                self._read_before.popitem(last=False)
+        else:
+            self._read_before.pop(attestation_id, None)
         return found
 
     async def refresh(self, attestation: Attestation) -> bool:
