@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from broker.belonging import Belonging, outside
 from broker.errors import NotFound
+from broker.model.attestation import Attestation
 from broker.model.caller import IdentityCaller, OperatorCaller, WorkloadCaller
 from broker.model.decision import Decision
 from broker.model.evidence import CodeSet, UnitHint
@@ -34,7 +37,15 @@ class Explainer:
 
         async def work(tx: Transaction) -> Explanation | None:
             decision = await tx.decisions.get(await _decision_of(tx, wanted_id))
-            if decision is None or not await _may_see(tx, caller, decision):
+            if decision is None:
+                return None
+            if isinstance(caller, WorkloadCaller):
+                attestation = await _own(tx, caller)
+                if attestation is None:
+                    return None
+                if not _is_about(decision, attestation):
+                    return _as_one_of_many(decision, attestation)
+            elif not _may_see(caller, decision):
                 return None
             if isinstance(caller, OperatorCaller):
                 belonging = Belonging(tx, self._roles.current(), caller.reach("explain"))
@@ -83,18 +94,41 @@ def _own_names(decision: Decision) -> dict[bytes, UnitHint]:
     }
 
 
-async def _may_see(
-    tx: Transaction, caller: WorkloadCaller | OperatorCaller | IdentityCaller, decision: Decision
-) -> bool:
+def _may_see(caller: OperatorCaller | IdentityCaller, decision: Decision) -> bool:
     if isinstance(caller, OperatorCaller):
         return caller.permits("explain")
-    if isinstance(caller, IdentityCaller):
-        return bool(decision.identity) and decision.identity == caller.identity.name
-    attestation = await tx.attestations.get(caller.attestation_id)
-    if attestation is None or attestation.key.thumbprint != caller.proof.thumbprint:
-        return False
-    return (
-        decision.attestation_id == attestation.id
-        or attestation.id in decision.instances
-        or (bool(decision.identity) and decision.identity == attestation.identity.name)
+    return bool(decision.identity) and decision.identity == caller.identity.name
+
+
+async def _own(tx: Transaction, caller: WorkloadCaller) -> Attestation | None:
+    """The caller's attestation, where its key is the one that proves it."""
+    found = await tx.attestations.get(caller.attestation_id)
+    return found if found is not None and found.key.thumbprint == caller.proof.thumbprint else None
+
+
+def _is_about(decision: Decision, attestation: Attestation) -> bool:
+    """About this instance or its identity, and nobody else."""
+    return decision.attestation_id == attestation.id or (
+        bool(decision.identity) and decision.identity == attestation.identity.name
     )
+
+
+def _as_one_of_many(decision: Decision, attestation: Attestation) -> Explanation | None:
+    """What a decision that hit several says to one of them: what was seen and done, and nothing of the others, of their
+    code, or of who acted. None for somebody whom it did not hit."""
+    if attestation.id not in decision.instances:
+        return None
+    told = replace(
+        decision,
+        identity="",
+        attestation_id="",
+        role="",
+        role_version=b"",
+        application="",
+        manifests=(),
+        code_set=b"",
+        instances=(attestation.id,),
+        actor="",
+        ticket="",
+    )
+    return Explanation(told, None, (), ())

@@ -30,6 +30,7 @@ class Ledger:
         self._feed = feed
         self._audit = audit
         self._deciding: set[asyncio.Future[None]] = set()
+        self._under_way: set[asyncio.Task[Denied | None]] = set()
 
     async def deny(
         self,
@@ -43,7 +44,23 @@ class Ledger:
         manifest) and returns False to write nothing. Until then memory refuses
         and ends nothing. Raises `Unavailable` when the state cannot be written:
         memory goes on refusing.
+
+        It goes on to its end where its caller is cancelled: who hangs up at the
+        commit takes nothing from the record, and leaves nothing in doubt.
         """
+        task = asyncio.create_task(self._deny(denial, first), name="deny")
+        self._under_way.add(task)
+        task.add_done_callback(self._through)
+        return await asyncio.shield(task)
+
+    def _through(self, task: asyncio.Task[Denied | None]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waited was told; nobody may be left
+
+    async def _deny(
+        self, denial: Denial, first: Callable[[Transaction], Awaitable[bool]] | None
+    ) -> Denied | None:
         denials = self._feed.denials
         ticket = denials.anticipate(_bodies(denial))
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -544,6 +544,10 @@ class TestLog:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert (await house.attest_refusal(house.workload())).reason is Reason.STATE_UNAVAILABLE
-        made = await house.revoke(SelectorKind.IDENTITY, IDENTITY, ban=True)
-        await house.lift(made.revocation_id)
+        # It goes on without its caller, and is a revocation like any other.
+        forever.set()
+        assert (await house.attest_refusal(house.workload())).reason is Reason.BANNED
+        assert not house.feed.denials.anticipating
+        made = await house.only_revocation()
+        await house.lift(made.id)
         await house.workload().attest("app")

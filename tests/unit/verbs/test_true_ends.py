@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -12,9 +13,11 @@ from broker.ledger import Denial, Target, write
 from broker.model.account import AccountState
 from broker.model.credential import Grant, Issued, LeaseState
 from broker.model.decision import Decision, DecisionKind, Effect
+from broker.model.evidence import Assurance, ProcessRef
+from broker.model.identity import IdentityMatch
 from broker.model.revocation import Selector, SelectorKind
 from lockstep.formats import Reason
-from tests.support.house import House
+from tests.support.house import House, role
 from tests.support.manifests import unit
 from tests.unit.verbs.test_accounts import accounts, opened
 
@@ -34,20 +37,6 @@ async def test_an_attestation_that_ends_while_a_backend_is_slow_has_expired() ->
     assert house.state._tables.log == {}
     await house.tick(1)
     assert house.db.living == {}
-
-
-async def test_a_request_that_came_again_is_no_revocation_of_the_first() -> None:
-    house = await House.open()
-    workload = await house.attested()
-
-    async def again() -> None:
-        await workload.issue("db", "same")
-
-    house.db.meanwhile("issue", again)
-    with pytest.raises(Unavailable):
-        await workload.issue("db", "same")
-    await house.tick(1)
-    assert len(house.db.living) == 1
 
 
 async def test_a_renewal_is_not_answered_after_a_denial_that_was() -> None:
@@ -148,3 +137,51 @@ async def test_a_backend_that_a_reload_takes_away_finishes_its_renewal() -> None
     with pytest.raises(LockstepError) as caught:
         await workload.issue("api")
     assert caught.value.reason is Reason.NOT_ENTITLED
+
+
+async def test_one_of_many_hears_nothing_of_the_others() -> None:
+    house = await House.open(role("api"), role("orders", identity=IdentityMatch("oidc", subject="orders")))
+
+    def at(pid: int) -> ProcessRef:
+        return ProcessRef(node="node-1", boot_id="b", pid=pid, start_ticks=9, container_id=f"c-{pid}")
+
+    both = [
+        await house.attested("app", "lib", level=Assurance.WITNESSED, process=at(7)),
+        await house.attested("app", subject="orders", level=Assurance.WITNESSED, process=at(8)),
+    ]
+    answer = await house.report(node="node-1", code="evil")
+    (decision,) = [item for item in await house.decisions() if item.id == answer.decision_id]
+    assert set(decision.instances) == {workload.id for workload in both}
+    for workload in both:
+        told = await house.explainer.explain(workload.caller(), answer.decision_id, True)
+        mine = decision.identity == workload.identity.name
+        assert told.decision.findings == decision.findings
+        assert told.decision.detail == decision.detail
+        if not mine:
+            assert told.decision.identity == told.decision.attestation_id == told.decision.actor == ""
+            assert told.decision.instances == (workload.id,)
+            assert told.code_set is None
+            assert told.hints == ()
+    assert len({decision.identity, *(workload.identity.name for workload in both)}) == 2
+
+
+async def test_who_hangs_up_at_the_commit_takes_nothing_from_the_record() -> None:
+    house = await House.open()
+    workload = await house.attested()
+    gone = asyncio.Event()
+
+    async def hangs_up() -> None:
+        calling.cancel()
+        gone.set()
+
+    house.state.before_write(1, hangs_up)
+    calling = asyncio.create_task(house.revoke(SelectorKind.ATTESTATION, workload.id))
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    assert gone.is_set()
+    # Whoever comes now waits for what is being decided.
+    assert (await house.issue_refusal(workload)).reason is Reason.REVOKED
+    assert not house.feed.denials.anticipating
+    revoked = [item for item in await house.decisions() if item.effect is Effect.REVOKED]
+    assert revoked
+    assert all(item in house.people.audit for item in revoked)
