@@ -527,6 +527,9 @@ class ManifestStore(Protocol):
     ) -> Sequence[ManifestRecord]:
         """Newest version first; empty `application` is all."""
 
+    async def digests(self, application: str, states: Sequence[ManifestState], limit: int) -> Sequence[bytes]:
+        """Which those are, newest version first, without reading any."""
+
     async def set_state(self, digest: bytes, state: ManifestState) -> bool: ...
     async def reached(self, application: str) -> int:
         """The greatest version that came into force, and counts; 0 where there is none."""

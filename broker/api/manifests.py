@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
 from broker.api.arrival import Call
@@ -32,7 +32,7 @@ class Publisher(Protocol):
         self, application: str, version: int, actor: str, reason: str, ticket: str
     ) -> LowerAnswer: ...
     async def get(self, digest: bytes | None, application: str, version: int) -> ManifestRecord: ...
-    async def list(self, application: str, include_ended: bool) -> Sequence[ManifestRecord]: ...
+    def list(self, application: str, include_ended: bool) -> AsyncIterator[ManifestRecord]: ...
 
 
 class ManifestRoom:
@@ -86,9 +86,13 @@ class ManifestRoom:
     ) -> pb.ListManifestsResponse:
         """Newest version first."""
         application = text(request.application, "application", 128)
-        records = await self._publisher.list(application, request.include_ended)
-        seen = [record for record in records if self._sees(call.caller, record.manifest.application)]
-        return pb.ListManifestsResponse(manifests=[convert.summary(record) for record in seen])
+        return pb.ListManifestsResponse(
+            manifests=[
+                convert.summary(record)
+                async for record in self._publisher.list(application, request.include_ended)
+                if self._sees(call.caller, record.manifest.application)
+            ]
+        )
 
     def _sees(self, caller: OperatorCaller | DetectorCaller, application: str) -> bool:
         """An operator with a scope sees what its roles run."""

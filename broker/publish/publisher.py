@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Final
 
 from broker.errors import Conflict, InvalidRequest, NotFound
 from broker.ledger import Denial, Ledger, Target
@@ -28,6 +30,9 @@ from broker.publish.versions import least_version
 
 PREVIEW_LIMIT = 10_000
 
+MOST: Final = 1_000
+"""Manifests that are listed at most."""
+
 
 class Publisher:
     """Raises `Denied` (signature_rejected, manifest_rejected, not_entitled), `Conflict` (rollback, another content
@@ -51,6 +56,7 @@ class Publisher:
         self._manifests = manifests
         self._state = state
         self._ledger = ledger
+        self._listing = asyncio.Lock()
         self._records = Records(entropy=entropy, state=state, manifests=manifests, audit=audit)
         self._intake = Intake(roles=roles, envelopes=envelopes, state=state, records=self._records)
 
@@ -192,18 +198,36 @@ class Publisher:
                 return await tx.manifests.get(digest)
             if version:
                 return await tx.manifests.by_version(application, version)
-            found = await tx.manifests.of_application(application, (ManifestState.IN_FORCE,))
-            return found[0] if found else None
+            newest = await tx.manifests.digests(application, (ManifestState.IN_FORCE,), 1)
+            return await tx.manifests.get(newest[0]) if newest else None
 
         record = await self._state.read(work)
         if record is None:
             raise NotFound("no such manifest")
         return record
 
-    async def list(self, application: str, include_ended: bool) -> Sequence[ManifestRecord]:
-        """Newest version first; all applications where `application` is empty."""
+    async def list(self, application: str, include_ended: bool) -> AsyncIterator[ManifestRecord]:
+        """Newest version first, at most `MOST`; all applications where `application` is empty.
+
+        Each is read by itself, for one caller at a time: a manifest has thousands
+        of units, and grants wait for the state too.
+        """
         states = tuple(ManifestState) if include_ended else (ManifestState.IN_FORCE, ManifestState.PROPOSED)
-        return await self._state.read(lambda tx: tx.manifests.of_application(application, states))
+        async with self._listing:
+            for digest in await self._state.read(lambda tx: tx.manifests.digests(application, states, MOST)):
+                record = await self._state.read(_Get(digest))
+                if record is not None and record.state in states:
+                    yield record
+
+
+class _Get:
+    """Reads one manifest."""
+
+    def __init__(self, digest: bytes) -> None:
+        self._digest = digest
+
+    async def __call__(self, tx: Transaction) -> ManifestRecord | None:
+        return await tx.manifests.get(self._digest)
 
 
 def _check_texts(reason: str, ticket: str) -> None:

@@ -584,6 +584,9 @@ class MemoryManifests(Store):
         ]
         return sorted(found, key=lambda record: (-record.manifest.version, record.manifest.application))
 
+    async def digests(self, application: str, states: Sequence[ManifestState], limit: int) -> Sequence[bytes]:
+        return [record.manifest.digest for record in await self.of_application(application, states)][:limit]
+
     async def set_state(self, digest: bytes, state: ManifestState) -> bool:
         tables = self._view.write
         old = tables.manifests.get(digest)

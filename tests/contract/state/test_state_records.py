@@ -340,3 +340,17 @@ async def test_expired_claims_are_pruned(state: StateStore) -> None:
     assert await call.replays.prune(NOW + 3, 3) == 0
     assert await call.replays.claim("proof", bytes([0]), NOW + 9)
     assert not await call.replays.claim("proof", bytes([4]), NOW + 9)
+
+
+async def test_manifests_are_named_without_being_read(state: StateStore) -> None:
+    call = Call(state)
+    for version in (1, 3, 2):
+        await call.manifests.add(manifest(version))
+    everything = await call.manifests.of_application("shop", ())
+    assert [item.manifest.version for item in everything] == [3, 2, 1]
+    for application in ("shop", ""):
+        named = await call.manifests.digests(application, (), 10)
+        assert list(named) == [item.manifest.digest for item in everything]
+        assert list(await call.manifests.digests(application, (), 2)) == list(named)[:2]
+    assert list(await call.manifests.digests("other", (), 10)) == []
+    assert list(await call.manifests.digests("shop", (ManifestState.WITHDRAWN,), 10)) == []

@@ -351,8 +351,8 @@ class TestLooking:
         assert await house.publisher.get(None, "payments", 0) == second
         await house.publisher.retire(second.manifest.digest, "operator:ann", "old", "")
         assert await house.publisher.get(None, "payments", 0) == first
-        assert [item.manifest.version for item in await house.publisher.list("payments", False)] == [1]
-        assert [item.manifest.version for item in await house.publisher.list("", True)] == [2, 1]
+        assert [item.manifest.version async for item in house.publisher.list("payments", False)] == [1]
+        assert [item.manifest.version async for item in house.publisher.list("", True)] == [2, 1]
         with pytest.raises(NotFound):
             await house.publisher.get(None, "payments", 9)
 

@@ -72,6 +72,15 @@ class SqliteManifests:
             rows = self._db.all("manifests.all", (wanted,))
         return [_read(row) for row in rows]
 
+    async def digests(self, application: str, states: Sequence[ManifestState], limit: int) -> Sequence[bytes]:
+        """Which `of_application` would read; the newest ones."""
+        wanted = to_json(list(states or ManifestState))
+        if application:
+            rows = self._db.all("manifests.digests_of_application", (application, wanted, limit))
+        else:
+            rows = self._db.all("manifests.all_digests", (wanted, limit))
+        return [row[0] for row in rows]
+
     async def set_state(self, digest: bytes, state: ManifestState) -> bool:
         """False where there is no such manifest, or it was withdrawn."""
         return self._db.change("manifests.set_state", (state, state, digest, state)) > 0

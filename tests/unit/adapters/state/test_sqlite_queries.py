@@ -18,6 +18,7 @@ QUERIES = load_queries()
 WHOLE = {
     "revocations.live",
     "manifests.all",
+    "manifests.all_digests",
     "attestations.count_alive",
     "code.loose",
     "code.sizes_of_names",

@@ -36,6 +36,16 @@ FROM manifests
 WHERE state IN (SELECT value FROM json_each(?))
 ORDER BY version DESC, application;
 
+-- name: digests_of_application
+SELECT digest FROM manifests
+WHERE application = ? AND state IN (SELECT value FROM json_each(?))
+ORDER BY version DESC LIMIT ?;
+
+-- name: all_digests
+SELECT digest FROM manifests
+WHERE state IN (SELECT value FROM json_each(?))
+ORDER BY version DESC, application LIMIT ?;
+
 -- name: set_state
 UPDATE manifests SET state = ?, reached = max(reached, ? = 'in_force')
 WHERE digest = ? AND (state <> 'withdrawn' OR ? = 'withdrawn');
