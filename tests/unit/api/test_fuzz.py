@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -79,6 +80,10 @@ class Nothing:
     def challenge(self, spki: bytes) -> tuple[bytes, float]:
         assert spki
         return b"nonce", 30.0
+
+    async def list(self, *_: Any) -> AsyncIterator[Any]:
+        for nothing in ():
+            yield nothing
 
     def __getattr__(self, name: str) -> Any:
         async def verb(*_: Any, **__: Any) -> Any:
