@@ -451,8 +451,9 @@ async def test_metrics_count_without_naming_anybody(tmp_path: Path) -> None:
     async with porch(tmp_path, http=True) as found:
         guest = await found.attested()
         await guest.issue()
-        answer = await ask(found, "GET", "/metrics")
-        assert answer.headers["content-type"].startswith("application/openmetrics-text")
+        asked = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"}
+        answer = await ask(found, "GET", "/metrics", headers=asked)
+        assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
         text = answer.body.decode()
         assert text.endswith("# EOF\n")
         assert 'lockstep_leases{state="active"} 1.0' in text
@@ -460,6 +461,9 @@ async def test_metrics_count_without_naming_anybody(tmp_path: Path) -> None:
         assert 'code="OK",method="/lockstep.v1.CredentialService/IssueCredential"' in text
         for secret in (guest.id, guest.token, guest.subject, "127.0.0.1"):
             assert secret not in text
+        plain = await ask(found, "GET", "/metrics")
+        assert plain.headers["content-type"].startswith("text/plain; version=0.0.4")
+        assert "lockstep_attestations 1.0" in plain.body.decode()
 
 
 async def test_metrics_can_be_for_this_host_alone(tmp_path: Path) -> None:
