@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, exposition
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from broker.model.credential import LeaseState
 from broker.model.detection import DetectionState
@@ -14,7 +14,7 @@ from broker.model.detection import DetectionState
 _CALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 6.0, 30.0, 120.0, 600.0)
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
+_OPENMETRICS = "application/openmetrics-text"
 
 
 class Metrics:
@@ -33,6 +33,7 @@ class Metrics:
             "lockstep_call_seconds",
             "Time from a call's arrival to its answer.",
             ("method",),
+            unit="seconds",
             buckets=_CALL_BUCKETS,
             registry=self.registry,
         )
@@ -55,6 +56,7 @@ class Metrics:
             "lockstep_revocation_stage_seconds",
             "Time from the decision of a revocation to one of its stages.",
             ("stage",),
+            unit="seconds",
             buckets=_STAGE_BUCKETS,
             registry=self.registry,
         )
@@ -79,6 +81,7 @@ class Metrics:
         self._age = Gauge(
             "lockstep_revocation_state_age_seconds",
             "Age of the revocation state that this replica answers from.",
+            unit="seconds",
             registry=self.registry,
         )
         self._denials = Gauge("lockstep_denials", "Live entries of the deny set.", registry=self.registry)
@@ -159,5 +162,23 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """The OpenMetrics text."""
-        text: bytes = generate_latest(self.registry)  # type: ignore[no-untyped-call]
+        text: bytes = openmetrics.generate_latest(self.registry)  # type: ignore[no-untyped-call]
         return text
+
+    def answer(self, accept: str) -> tuple[bytes, str]:
+        """(text, its media type) for an HTTP ``Accept``: OpenMetrics 1.0 where it is named, else Prometheus' 0.0.4.
+
+        Any text is taken: the client library's own choice raises on a version
+        that is no number, and would repeat a caller's words in the answer.
+        """
+        if any(_takes_openmetrics(offer) for offer in accept.split(",")):
+            return self.exposition(), openmetrics.CONTENT_TYPE_LATEST
+        return exposition.generate_latest(self.registry), exposition.CONTENT_TYPE_PLAIN_0_0_4
+
+
+def _takes_openmetrics(offer: str) -> bool:
+    name, *parameters = (part.strip().lower() for part in offer.split(";"))
+    # Weight zero is a refusal (RFC 9110, section 12.4.2).
+    return name == _OPENMETRICS and not any(
+        parameter.startswith("q=") and not parameter[2:].strip("0.") for parameter in parameters
+    )

@@ -90,8 +90,14 @@ def make_verbs(
         log.error("upkeep is held up", reason=error.reason.value, problem=error.message)
 
     def stuck(what: Lease | Account) -> None:
+        # An account belongs to many grants; a lease to one decision.
+        granted = {"decision": what.decision_id} if isinstance(what, Lease) else {}
         log.critical(
-            "a credential cannot be taken back yet", stuck=what.id, backend=what.backend, problem=what.detail
+            "a credential cannot be taken back yet",
+            stuck=what.id,
+            backend=what.backend,
+            problem=what.detail,
+            **granted,
         )
 
     def alarm(line: str) -> None:

@@ -75,6 +75,25 @@ def test_every_alert_says_what_to_do_and_is_on_the_page() -> None:
     assert "deploy/grafana/lockstep.json" in page
 
 
+def test_what_the_page_says_to_watch_has_a_rule() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    told = {
+        name
+        for line in page.splitlines()
+        if line.startswith("| `") and "lockstep_" in line.split(" | ")[0]
+        for name in re.findall(r"\blockstep_\w+", line.split(" | ")[0])
+    }
+    ruled = {name for rule in rules() for name in re.findall(r"\blockstep_\w+", rule["expr"])}
+    assert len(told) >= 8
+    assert told <= ruled
+
+
+def test_nothing_is_exposed_that_nobody_looks_at() -> None:
+    looked = {name for expression in asked() for name in re.findall(r"\blockstep_\w+", expression)}
+    families = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in known()}
+    assert families <= {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in looked}
+
+
 def test_panels_have_names_and_places_of_their_own() -> None:
     panels = board()["panels"]
     assert len({panel["id"] for panel in panels}) == len({panel["title"] for panel in panels}) == len(panels)

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from broker.api.drain import Drain
 from broker.api.http.app import Answer, Asked
 from broker.api.limits import Limits
-from broker.api.metrics import CONTENT_TYPE, Metrics
+from broker.api.metrics import Metrics
 from broker.errors import NotFound, Unavailable
 from broker.model.account import AccountState
 from broker.model.credential import LeaseState
@@ -94,13 +94,14 @@ class StatusRoom:
         return JSONResponse(body, 503 if reasons else 200)
 
     async def scrape(self, asked: Asked) -> Response:
-        """OpenMetrics text."""
+        """The counts, as OpenMetrics for whoever asks for that."""
         if self._local_only and not asked.call.address.startswith(_LOOPBACK):
             raise NotFound("no such path")
         self._metrics.feed(len(self._feed.denials), self._feed.age())
         self._metrics.given_up(self._given_up())
         await self._count()
-        return Response(self._metrics.exposition(), media_type=CONTENT_TYPE)
+        text, media = self._metrics.answer(asked.request.headers.get("accept", ""))
+        return Response(text, media_type=media)
 
     async def _count(self) -> None:
         """Counting rows costs: once a period, however often somebody scrapes."""

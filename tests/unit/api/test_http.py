@@ -22,7 +22,7 @@ from broker.model.role import Rate
 from lockstep.formats import Reason
 from lockstep.v1 import credential_pb2
 from tests.support.house import policy
-from tests.unit.api.porch import AUDIENCE, ISSUER, Guest, Porch, porch
+from tests.unit.api.porch import AUDIENCE, ISSUER, Guest, Porch, call, porch
 from tests.unit.api.web import Answer, ask, post_form
 
 HOOK = "/v1/detections/falco"
@@ -451,8 +451,9 @@ async def test_metrics_count_without_naming_anybody(tmp_path: Path) -> None:
     async with porch(tmp_path, http=True) as found:
         guest = await found.attested()
         await guest.issue()
-        answer = await ask(found, "GET", "/metrics")
-        assert answer.headers["content-type"].startswith("application/openmetrics-text")
+        asked = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"}
+        answer = await ask(found, "GET", "/metrics", headers=asked)
+        assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
         text = answer.body.decode()
         assert text.endswith("# EOF\n")
         assert 'lockstep_leases{state="active"} 1.0' in text
@@ -460,6 +461,19 @@ async def test_metrics_count_without_naming_anybody(tmp_path: Path) -> None:
         assert 'code="OK",method="/lockstep.v1.CredentialService/IssueCredential"' in text
         for secret in (guest.id, guest.token, guest.subject, "127.0.0.1"):
             assert secret not in text
+        plain = await ask(found, "GET", "/metrics")
+        assert plain.headers["content-type"].startswith("text/plain; version=0.0.4")
+        assert "lockstep_attestations 1.0" in plain.body.decode()
+
+
+async def test_no_caller_makes_a_series(tmp_path: Path) -> None:
+    async with porch(tmp_path, http=True) as found:
+        for method, path in (("GET", "/canary"), ("POST", "/v1/detections/canary"), ("CANARY", "/metrics")):
+            assert (await ask(found, method, path, body=b"{}")).status >= 400
+        assert (await call(found.channel(), "/lockstep.v1.Canary/Canary", b"")).reason == "not_found"
+        text = found.metrics.exposition().lower()
+        assert b'method="other"' in text
+        assert b"canary" not in text
 
 
 async def test_metrics_can_be_for_this_host_alone(tmp_path: Path) -> None:
