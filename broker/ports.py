@@ -479,6 +479,9 @@ class DecisionStore(Protocol):
     async def add(self, decision: Decision) -> None: ...
     async def get(self, decision_id: str) -> Decision | None: ...
     async def page(self, since: float, limit: int, after: str = "") -> Sequence[Decision]: ...
+    async def following(self, after: str, limit: int) -> Sequence[Decision]:
+        """In the order in which they were committed, after the one of an id (empty: from the first); none where
+        the id is unknown."""
 
 
 class RoleVersionStore(Protocol):
@@ -634,4 +637,5 @@ class AuditLog(Protocol):
     """Where decisions leave the process as records for people and machines; never a secret."""
 
     def record(self, decision: Decision) -> None:
-        """Called after the decision's transaction has committed."""
+        """Called after the decision's transaction has committed: news, of which none is missed for good, since
+        whoever writes the records follows the rows."""

@@ -66,8 +66,10 @@ async def restored(settings: Settings, actor: str, reason: str, ticket: str) -> 
         await state.close()
     # The last line names a decision that the state has: the next start finds that the two agree.
     audit = AuditLines.append_to(audit_path(server), f"{server.cluster}/restored-{entropy.token(8).hex()}")
-    audit.record(done.decision)
-    audit.close()
+    try:
+        audit.append(done.decision)
+    finally:
+        audit.close()
     return Account(done, forgotten, more)
 
 

@@ -50,9 +50,11 @@ class KeyRing(Table):
 
 
 class Audit(Table):
-    """`path` is a file of JSON lines, chained by hash; absent: ``audit.jsonl`` beside the state."""
+    """`path` is a file of JSON lines, chained by hash; absent: ``audit.jsonl`` beside the state.
+    `checkpoint` is how often (seconds) its head is signed, where it has moved."""
 
     path: File | None = None
+    checkpoint: Seconds = 300.0
 
 
 class Http(Table):

@@ -498,6 +498,13 @@ class MemoryDecisions(Store):
     async def page(self, since: float, limit: int, after: str = "") -> Sequence[Decision]:
         return [item for item in _after(self._view.read.decisions, after) if item.at >= since][:limit]
 
+    async def following(self, after: str, limit: int) -> Sequence[Decision]:
+        ids = list(self._view.read.decisions)
+        if after and after not in ids:
+            return []
+        start = ids.index(after) + 1 if after else 0
+        return [self._view.read.decisions[item] for item in ids[start : start + limit]]
+
 
 class MemoryRoles(Store):
     """Plug of `broker.ports.RoleVersionStore`."""

@@ -128,6 +128,22 @@ async def test_findings_are_capped_and_counted(state: StateStore, total: int) ->
     assert found.findings_total == max(total, MAX_FINDINGS + 5)
 
 
+async def test_decisions_are_followed_as_they_were_committed(state: StateStore) -> None:
+    call = Call(state)
+    for number in (3, 1, 2):
+        await call.decisions.add(decision(number, at=NOW - number))
+    ids = [decision(number).id for number in (3, 1, 2)]
+
+    async def following(after: str, limit: int = 9) -> list[str]:
+        return [item.id for item in await call.decisions.following(after, limit)]
+
+    assert await following("") == ids
+    assert await following("", 2) == ids[:2]
+    assert await following(ids[0]) == ids[1:]
+    assert await following(ids[2]) == []
+    assert await following("never") == []
+
+
 async def test_pages_of_decisions(state: StateStore) -> None:
     call = Call(state)
     # Ids and times do not agree about the order: ids win.

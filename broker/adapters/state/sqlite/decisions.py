@@ -39,6 +39,11 @@ class SqliteDecisions:
             rows = self._db.all("decisions.page", (after, since, limit))
         return [read_decision(row[0], row[1], json.loads(row[2])) for row in rows]
 
+    async def following(self, after: str, limit: int) -> Sequence[Decision]:
+        """In the order in which they were committed, after the one of an id."""
+        rows = self._db.all("decisions.following", (after, limit))
+        return [read_decision(row[0], row[1], json.loads(row[2])) for row in rows]
+
 
 class SqliteRoles:
     """Plug of `broker.ports.RoleVersionStore`."""
