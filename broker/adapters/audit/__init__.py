@@ -1,5 +1,6 @@
 """The audit log: a file of chained lines that follows the decisions committed to the state."""
 
+from broker.adapters.audit.excerpt import Wanted, excerpt
 from broker.adapters.audit.lines import (
     AuditLines,
     AuditReport,
@@ -14,7 +15,9 @@ __all__ = [
     "AuditLines",
     "AuditOutbox",
     "AuditReport",
+    "Wanted",
     "audit_record",
+    "excerpt",
     "last_decision",
     "taken_back",
     "verify_lines",
