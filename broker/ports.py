@@ -377,6 +377,9 @@ class LeaseStore(Protocol):
     async def unsettled(self, attestation_ids: Sequence[str]) -> int:
         """How many leases of some attestations are PENDING, ACTIVE, REVOKING or STUCK."""
 
+    async def drop(self, ids: Sequence[str]) -> None:
+        """Forget rows; unknown ids are passed over."""
+
     async def count(self) -> Mapping[LeaseState, int]:
         """Live states only."""
 
@@ -468,6 +471,9 @@ class DetectionStore(Protocol):
     async def siblings(self, detector: str, since: float, revoked_only: bool) -> int:
         """The sum of what those reports stopped besides; of those that revoked somebody, or of all that denied."""
 
+    async def drop(self, ids: Sequence[str]) -> None:
+        """Forget rows; unknown ids are passed over."""
+
     async def page(
         self, states: Sequence[DetectionState], limit: int, after: str = ""
     ) -> Sequence[DetectionRecord]: ...
@@ -482,6 +488,9 @@ class DecisionStore(Protocol):
     async def following(self, after: str, limit: int) -> Sequence[Decision]:
         """In the order in which they were committed, after the one of an id (empty: from the first); none where
         the id is unknown."""
+
+    async def drop(self, ids: Sequence[str]) -> None:
+        """Forget rows; unknown ids are passed over."""
 
 
 class RoleVersionStore(Protocol):

@@ -146,7 +146,7 @@ class Broker:
             on_error=lambda error: self._log.error("the audit log lags behind", problem=error.message),
         )
         self._undo.append(self._audit.close)
-        await self._audit.catch_up()
+        await self._audit.begin()
         # 3
         self._feed = await LocalFeed.load(self._state, self._clock, bounds.feed(server.limits))
         # 4
@@ -161,6 +161,7 @@ class Broker:
             state_manifests=self._manifests,
             feed=self._feed,
             audit=self._audit,
+            audited=lambda: self._audit.safe,
             log=self._log,
         )
         # 5

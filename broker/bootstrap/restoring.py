@@ -76,7 +76,8 @@ async def restored(settings: Settings, actor: str, reason: str, ticket: str) -> 
 async def _forgotten(state: StateStore, path: Path) -> tuple[list[Mapping[str, Any]], bool]:
     found: list[Mapping[str, Any]] = []
     for decision in _taken_back(path):
-        if not await state.read(_Has(str(decision.get("id", "")))):
+        # What only gave a lease back banned nothing, and may have been dropped long ago.
+        if decision.get("revocation") and not await state.read(_Has(str(decision.get("id", "")))):
             found.append(decision)
     return found[:_SHOWN], len(found) > _SHOWN
 

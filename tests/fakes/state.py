@@ -325,6 +325,11 @@ class MemoryLeases(Store):
                 found[lease.state] = found.get(lease.state, 0) + 1
         return found
 
+    async def drop(self, ids: Sequence[str]) -> None:
+        table = self._view.write.leases
+        for item in ids:
+            table.pop(item, None)
+
 
 class MemoryAccounts(Store):
     """Plug of `broker.ports.AccountStore`."""
@@ -485,6 +490,11 @@ class MemoryDetections(Store):
         found = _after(self._view.read.detections, after)
         return [record for record in found if not states or record.state in states][:limit]
 
+    async def drop(self, ids: Sequence[str]) -> None:
+        table = self._view.write.detections
+        for item in ids:
+            table.pop(item, None)
+
 
 class MemoryDecisions(Store):
     """Plug of `broker.ports.DecisionStore`."""
@@ -504,6 +514,11 @@ class MemoryDecisions(Store):
             return []
         start = ids.index(after) + 1 if after else 0
         return [self._view.read.decisions[item] for item in ids[start : start + limit]]
+
+    async def drop(self, ids: Sequence[str]) -> None:
+        table = self._view.write.decisions
+        for item in ids:
+            table.pop(item, None)
 
 
 class MemoryRoles(Store):

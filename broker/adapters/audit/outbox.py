@@ -51,6 +51,7 @@ class AuditOutbox:
         self._news = asyncio.Event()
         self._writing = asyncio.Lock()
         self._signed = lines.head
+        self._safe = ""
         self._sign_after = clock.monotonic() + every
 
     def record(self, decision: Decision) -> None:
@@ -75,6 +76,18 @@ class AuditOutbox:
             await _first_of(LOOK if troubled else GATHER, stop)
             await _first_of(LOOK, stop, self._news)
 
+    @property
+    def safe(self) -> str:
+        """The id of a decision that is on the disk with all before it; empty for none yet."""
+        return self._safe
+
+    async def begin(self) -> None:
+        """Write what a crash left unwritten. Raises `Unavailable`."""
+        await self.catch_up()
+        last = self._lines.last
+        await asyncio.to_thread(self._lines.sync)
+        self._safe = last
+
     async def catch_up(self) -> None:
         """Write everything that is committed and not yet written. Raises `Unavailable`."""
         async with self._writing:
@@ -93,7 +106,9 @@ class AuditOutbox:
             if (chain, count, found) == self._signed:
                 return
             claims = {"iat": int(self._clock.now()), "chain": chain, "count": count, "hash": found}
+            last = self._lines.last
             await asyncio.to_thread(self._seal, self._sign(claims))
+            self._safe = last
             self._signed = self._lines.head
 
     async def close(self) -> None:

@@ -17,7 +17,7 @@ from broker.model.manifest import ManifestState, ManifestUnit
 from broker.ports import StateStore
 from lockstep.formats import FindingReason, Reason, UnitKind
 from tests.contract.state.calls import Call
-from tests.contract.state.nouns import NOW, decision, detection, digest, manifest, role
+from tests.contract.state.nouns import NOW, decision, detection, digest, lease, manifest, role
 
 
 async def test_detections_come_back_as_they_were(state: StateStore) -> None:
@@ -142,6 +142,20 @@ async def test_decisions_are_followed_as_they_were_committed(state: StateStore) 
     assert await following(ids[0]) == ids[1:]
     assert await following(ids[2]) == []
     assert await following("never") == []
+
+
+async def test_what_is_dropped_is_gone_and_nothing_else(state: StateStore) -> None:
+    call = Call(state)
+    for number in (1, 2, 3):
+        await call.decisions.add(decision(number))
+        await call.detections.add(detection(number))
+        await call.leases.open(lease(number))
+    for store, noun in ((call.decisions, decision), (call.detections, detection), (call.leases, lease)):
+        await store.drop([noun(1).id, noun(3).id, "never"])
+        assert [await store.get(noun(number).id) is not None for number in (1, 2, 3)] == [False, True, False]
+        await store.drop([])
+    # Whoever follows goes on from a row that is still there.
+    assert [item.id for item in await call.decisions.following("", 9)] == [decision(2).id]
 
 
 async def test_pages_of_decisions(state: StateStore) -> None:

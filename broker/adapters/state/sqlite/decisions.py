@@ -44,6 +44,10 @@ class SqliteDecisions:
         rows = self._db.all("decisions.following", (after, limit))
         return [read_decision(row[0], row[1], json.loads(row[2])) for row in rows]
 
+    async def drop(self, ids: Sequence[str]) -> None:
+        """Forget rows; unknown ids are passed over."""
+        self._db.change_many("decisions.drop", [(item,) for item in ids])
+
 
 class SqliteRoles:
     """Plug of `broker.ports.RoleVersionStore`."""

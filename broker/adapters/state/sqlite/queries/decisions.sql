@@ -19,3 +19,6 @@ INSERT INTO role_versions (version, name, text, recorded_at) VALUES (?, ?, ?, ?)
 
 -- name: role_text
 SELECT text FROM role_versions WHERE version = ?;
+
+-- name: drop
+DELETE FROM decisions WHERE id = ?;

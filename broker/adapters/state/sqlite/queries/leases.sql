@@ -46,3 +46,6 @@ WHERE attestation_id IN (SELECT value FROM json_each(?)) AND +state IN ('pending
 
 -- name: count
 SELECT state, count(*) FROM leases WHERE state IN ('pending', 'active', 'revoking', 'stuck') GROUP BY state;
+
+-- name: drop
+DELETE FROM leases WHERE id = ?;
