@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -32,6 +33,7 @@ VAULT: Final = 7
 UNSEEN: Final = 8
 
 _LAPTOP: Final = Path("~/.lockstep/dev")
+_MOMENT: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"])
 _LEVELS: Final = {"TOO_WIDE": FOUND, "MISSING": FOUND, "UNSEEN": UNSEEN, "GOOD": 0}
 _CODES: Final = """
 \b
@@ -209,6 +211,48 @@ def state_restored(file: Path, reason: str, ticket: str, by: str, yes: bool, as_
         except InvalidRequest as error:
             raise click.UsageError(error.message) from error
         state_console.show_restored(account, as_json=as_json)
+
+
+@main.group()
+def audit() -> None:
+    """The audit log of this host's broker, which may run."""
+
+
+@audit.command("export", epilog=_CODES)
+@_config
+@click.option("--since", type=_MOMENT, help="From this moment on, UTC.")
+@click.option("--until", type=_MOMENT, help="Before this moment, UTC.")
+@click.option("--ticket", default="", help="Of this ticket alone.")
+def audit_export(file: Path, since: datetime | None, until: datetime | None, ticket: str) -> None:
+    """Write an excerpt of the audit log to stdout, which `lockstep audit verify` can check by itself.
+
+    It has every line from the first that was asked for to the first signed
+    checkpoint after the last one. Lines that were not asked for lose their
+    content, and keep their digest and their place in the chain.
+
+    \b
+      lockstep-broker audit export -c lockstep.toml --ticket INC-311 > incident.jsonl
+      lockstep audit verify incident.jsonl --jwks jwks.json
+    """
+    with _verdicts():
+        from broker import bootstrap
+
+        settings = _load(file)
+        out = sys.stdout.buffer
+        count = 0
+        try:
+            for line in bootstrap.audit_excerpt(settings, _seconds(since), _seconds(until), ticket):
+                out.write(line)
+                count += 1
+        except OSError as error:
+            click.echo(f"the audit log cannot be exported ({error.strerror})", err=True)
+            sys.exit(CRASHED)
+        if not count:
+            click.echo("nothing of that is in the audit log", err=True)
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
 
 
 @main.command()

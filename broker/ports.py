@@ -378,6 +378,9 @@ class LeaseStore(Protocol):
     async def unsettled(self, attestation_ids: Sequence[str]) -> int:
         """How many leases of some attestations are PENDING, ACTIVE, REVOKING or STUCK."""
 
+    async def drop(self, ids: Sequence[str]) -> None:
+        """Forget rows; unknown ids are passed over."""
+
     async def count(self) -> Mapping[LeaseState, int]:
         """Live states only."""
 
@@ -484,6 +487,9 @@ class DetectionStore(Protocol):
     async def siblings(self, detector: str, since: float, revoked_only: bool) -> int:
         """The sum of what those reports stopped besides; of those that revoked somebody, or of all that denied."""
 
+    async def drop(self, ids: Sequence[str]) -> None:
+        """Forget rows; unknown ids are passed over."""
+
     async def page(
         self, states: Sequence[DetectionState], limit: int, after: str = ""
     ) -> Sequence[DetectionRecord]: ...
@@ -495,13 +501,12 @@ class DecisionStore(Protocol):
     async def add(self, decision: Decision) -> None: ...
     async def get(self, decision_id: str) -> Decision | None: ...
     async def page(self, since: float, limit: int, after: str = "") -> Sequence[Decision]: ...
+    async def following(self, after: str, limit: int) -> Sequence[Decision]:
+        """In the order in which they were committed, after the one of an id (empty: from the first); none where
+        the id is unknown."""
 
-    async def added_after(self, decision_id: str, limit: int) -> Sequence[Decision]:
-        """In the order in which they were added, which no clock changes: those after one; none after one that is not
-        there."""
-
-    async def last_added(self, limit: int) -> Sequence[Decision]:
-        """The latest, in the same order."""
+    async def drop(self, ids: Sequence[str]) -> None:
+        """Forget rows; unknown ids are passed over."""
 
 
 class RoleVersionStore(Protocol):
@@ -668,4 +673,5 @@ class AuditLog(Protocol):
     """Where decisions leave the process as records for people and machines; never a secret."""
 
     def record(self, decision: Decision) -> None:
-        """Called after the decision's transaction has committed."""
+        """Called after the decision's transaction has committed: news, of which none is missed for good, since
+        whoever writes the records follows the rows."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from broker.adapters.audit import Wanted, excerpt
 from broker.adapters.clock import SystemClock
 from broker.adapters.state.sqlite import migrate as migrate_sqlite
 from broker.adapters.state.sqlite import schema_version
 from broker.bootstrap.broker import Broker, Log
-from broker.bootstrap.restoring import restored
+from broker.bootstrap.restoring import audit_path, restored
 from broker.settings import Settings
 
-__all__ = ["Broker", "build", "migrate", "restored", "schema"]
+__all__ = ["Broker", "audit_excerpt", "build", "migrate", "restored", "schema"]
 
 
 async def build(settings: Settings, again: Callable[[], Settings], log: Log) -> Broker:
@@ -27,3 +28,10 @@ def schema(settings: Settings) -> tuple[int, int]:
 def migrate(settings: Settings) -> int:
     """Bring the state to the newest schema, and give its number. Raises `Unavailable`, `Conflict`."""
     return migrate_sqlite(settings.server.state.path, SystemClock().now())
+
+
+def audit_excerpt(
+    settings: Settings, since: float | None, until: float | None, ticket: str
+) -> Iterator[bytes]:
+    """Lines of an excerpt of the audit log; times in seconds, UTC. Raises ``OSError``."""
+    return excerpt(audit_path(settings.server), Wanted(since, until, ticket))

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import structlog
 
-from broker.adapters.audit import AuditLines
+from broker.adapters.audit import AuditLines, AuditOutbox
 from broker.adapters.clock import SystemClock
 from broker.adapters.entropy import SystemEntropy
 from broker.adapters.feed.local import LocalFeed
@@ -19,7 +19,6 @@ from broker.api.answers import log_unexpected
 from broker.api.drain import Drain
 from broker.api.tls import CertificateError, Certificates
 from broker.bootstrap import limits as bounds
-from broker.bootstrap.auditing import complete
 from broker.bootstrap.doors import open_doors
 from broker.bootstrap.generation import close_plugs, generation, watch_leases
 from broker.bootstrap.live import Generation, Live
@@ -36,7 +35,7 @@ from broker.ports import Transaction
 from broker.settings import ConfigurationRefused, Problem, Settings
 from broker.settings.problems import shown
 from broker.settings.server import Server, gate_issuer
-from lockstep.formats import GATE_TYPE
+from lockstep.formats import CHECKPOINT_TYPE, GATE_TYPE
 
 Log = structlog.typing.FilteringBoundLogger
 
@@ -104,6 +103,13 @@ class Broker:
         self._ring: JwtRing = ring_from_files(
             keys.credentials.active, keys.credentials.old, issuer=server.issuer
         )
+        # The same keys with a type of their own: no checkpoint is a token, and no token a checkpoint.
+        self._checkpoints: JwtRing = ring_from_files(
+            keys.credentials.active,
+            keys.credentials.old,
+            issuer=server.issuer,
+            token_type=CHECKPOINT_TYPE,
+        )
         self._gate: JwtRing | None = None
         if keys.gate is not None:
             self._gate = ring_from_files(
@@ -131,10 +137,16 @@ class Broker:
         watch_leases(self._live.generation)
         self._targets = Targets(self._live, self._log)
         await refuse_a_copy(self._state, server)
-        self._audit = AuditLines.append_to(audit_path(server), self._run)
-        self._undo.append(self._close_audit)
-        if missing := await complete(self._state, self._audit, audit_path(server)):
-            self._log.warning("the audit log was completed", decisions=missing)
+        self._audit = AuditOutbox(
+            self._state,
+            AuditLines.append_to(audit_path(server), self._run),
+            self._clock,
+            sign=lambda claims: self._checkpoints.sign({"iss": server.issuer, **claims}),
+            every=server.audit.checkpoint,
+            on_error=lambda error: self._log.error("the audit log lags behind", problem=error.message),
+        )
+        self._undo.append(self._audit.close)
+        await self._audit.begin()
         # 3
         self._feed = await LocalFeed.load(self._state, self._clock, bounds.feed(server.limits), alone=True)
         # 4
@@ -149,6 +161,7 @@ class Broker:
             state_manifests=self._manifests,
             feed=self._feed,
             audit=self._audit,
+            audited=lambda: self._audit.safe,
             log=self._log,
         )
         # 5
@@ -172,6 +185,7 @@ class Broker:
         await self._doors.start()
         self._supervise("upkeep", self._verbs.upkeep.run(self._stop))
         self._supervise("follow", self._follow())
+        self._supervise("audit", self._audit.run(self._stop))
         self._supervise("targets", self._targets.run(self._stop))
         await self._doors.ready()
         self._log.info(
@@ -216,6 +230,7 @@ class Broker:
             if self._roots is not None:
                 self._roots.replace(roots)
             self._ring.replace(*credentials)
+            self._checkpoints.replace(*credentials)
             if self._gate is not None and gate is not None:
                 self._gate.replace(*gate)
             last, self._live.generation, self._settings = self._live.generation, fresh, settings
@@ -317,9 +332,6 @@ class Broker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
-
-    async def _close_audit(self) -> None:
-        await asyncio.to_thread(self._audit.close)
 
     async def _close_sources(self) -> None:
         for _, plug in self._live.generation.sources.values():

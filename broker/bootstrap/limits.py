@@ -13,7 +13,7 @@ from broker.issue import IssueLimits
 from broker.model.role import Rate
 from broker.report import ReportLimits
 from broker.revoke import ProposeLimits
-from broker.settings.server import Limits
+from broker.settings.server import Limits, Retention
 from broker.upkeep import UpkeepLimits
 
 
@@ -90,7 +90,7 @@ def report(limits: Limits) -> ReportLimits:
     return ReportLimits(quarantine=limits.quarantine, replay=max(3600.0, 4 * limits.report_age))
 
 
-def upkeep(limits: Limits) -> UpkeepLimits:
+def upkeep(limits: Limits, retention: Retention) -> UpkeepLimits:
     """Of upkeep."""
     return UpkeepLimits(
         interval=limits.poll,
@@ -98,4 +98,7 @@ def upkeep(limits: Limits) -> UpkeepLimits:
         longest_life=limits.ttl_longest,
         instance=limits.instance,
         pending=limits.backend,
+        keep_leases=retention.leases,
+        keep_detections=retention.detections,
+        keep_decisions=retention.decisions,
     )

@@ -66,15 +66,18 @@ async def restored(settings: Settings, actor: str, reason: str, ticket: str) -> 
         await state.close()
     # The last line names a decision that the state has: the next start finds that the two agree.
     audit = AuditLines.append_to(audit_path(server), f"{server.cluster}/restored-{entropy.token(8).hex()}")
-    audit.record(done.decision)
-    audit.close()
+    try:
+        audit.append(done.decision)
+    finally:
+        audit.close()
     return Account(done, forgotten, more)
 
 
 async def _forgotten(state: StateStore, path: Path) -> tuple[list[Mapping[str, Any]], bool]:
     found: list[Mapping[str, Any]] = []
     for decision in _taken_back(path):
-        if not await state.read(_Has(str(decision.get("id", "")))):
+        # What only gave a lease back banned nothing, and may have been dropped long ago.
+        if decision.get("revocation") and not await state.read(_Has(str(decision.get("id", "")))):
             found.append(decision)
     return found[:_SHOWN], len(found) > _SHOWN
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -76,6 +77,7 @@ def make_verbs(
     state_manifests: ManifestSource,
     feed: RevocationFeed,
     audit: AuditLog,
+    audited: Callable[[], str],
     log: Log,
 ) -> Verbs:
     """Wire them; `secret` is behind the challenges."""
@@ -197,7 +199,8 @@ def make_verbs(
             on_stuck=stuck,
             on_alarm=alarm,
             on_fault=fault,
-            limits=bounds.upkeep(limits),
+            limits=bounds.upkeep(limits, server.retention),
+            audited=audited,
         ),
         rates=rates,
     )

@@ -8,6 +8,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from broker.settings.values import Bytes, Count, File, Listener, Name, Seconds, Url
 
+Age = Annotated[Seconds, Field(ge=86_400.0)]
+
 
 class Table(BaseModel):
     """A table of the file: unknown keys are refused, nothing changes after reading."""
@@ -50,9 +52,19 @@ class KeyRing(Table):
 
 
 class Audit(Table):
-    """`path` is a file of JSON lines, chained by hash; absent: ``audit.jsonl`` beside the state."""
+    """`path` is a file of JSON lines, chained by hash; absent: ``audit.jsonl`` beside the state.
+    `checkpoint` is how often (seconds) its head is signed, where it has moved."""
 
     path: File | None = None
+    checkpoint: Seconds = 300.0
+
+
+class Retention(Table):
+    """How long (seconds, at least a day) the state keeps rows of what is over; the audit log keeps every decision."""
+
+    leases: Age = 30 * 86_400.0
+    detections: Age = 400 * 86_400.0
+    decisions: Age = 90 * 86_400.0
 
 
 class Http(Table):
@@ -133,6 +145,7 @@ class Server(Table):
     state: State
     keys: Keys
     audit: Audit = Field(default_factory=Audit)
+    retention: Retention = Field(default_factory=Retention)
     http: Http = Field(default_factory=Http)
     limits: Limits = Field(default_factory=Limits)
 

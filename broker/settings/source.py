@@ -32,6 +32,7 @@ SERVER: Final = (
     "state",
     "keys",
     "audit",
+    "retention",
     "http",
     "limits",
 )

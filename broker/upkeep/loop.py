@@ -26,6 +26,7 @@ from broker.upkeep.ending import Ending
 from broker.upkeep.expansion import Expansion
 from broker.upkeep.faults import OnFault
 from broker.upkeep.limits import BATCH, UpkeepLimits
+from broker.upkeep.retention import TURN, Retention
 from broker.upkeep.rounds import Rounds
 from broker.upkeep.settling import Settling
 from broker.upkeep.sweeping import Sweeping
@@ -61,7 +62,9 @@ class Upkeep:
         on_alarm: Callable[[str], None],
         on_fault: OnFault,
         limits: UpkeepLimits,
+        audited: Callable[[], str] = lambda: "",
     ) -> None:
+        """`audited`: see `Retention`."""
         self._clock = clock
         self._state = state
         self._feed = feed
@@ -69,6 +72,7 @@ class Upkeep:
         self._limits = limits
         self._expansion = Expansion(state, feed, on_fault, limits)
         self._ending = Ending(state, feed, limits)
+        self._retention = Retention(state, audited, limits)
         self._cutting = Cutting(clock, backends, cutters, state, on_alarm, on_fault, limits)
         self._sweeping = Sweeping(clock, backends, state, on_fault, on_stuck, on_alarm, limits)
         self._cleaning = Cleaning(
@@ -95,6 +99,7 @@ class Upkeep:
             group.create_task(self._close.run(stop), name="upkeep accounts")
             group.create_task(self._keep_swept(stop), name="upkeep strays")
             group.create_task(self._keep_cut(stop), name="upkeep cuts")
+            group.create_task(self._keep_small(stop), name="upkeep retention")
             group.create_task(self._keep_settled(stop), name="upkeep receipts")
 
     def given_up(self) -> Mapping[str, int]:
@@ -110,6 +115,7 @@ class Upkeep:
         more = await self._ending.expire(now) or more
         more = await self._settling.tick() or more
         await self._ending.prune(now)
+        await self._retention.tick(now)
         await self._sweeping.tick(now)
         return more
 
@@ -169,6 +175,15 @@ class Upkeep:
             except LockstepError as error:
                 self._on_error(error)
             await _first_of(SWEEP_TURN, stop.wait())
+
+    async def _keep_small(self, stop: asyncio.Event) -> None:
+        """What is old goes beside everything else: it is in no hurry."""
+        while not stop.is_set():
+            try:
+                await self._retention.tick(self._clock.now())
+            except LockstepError as error:
+                self._on_error(error)
+            await _first_of(TURN, stop.wait())
 
     async def _keep_settled(self, stop: asyncio.Event) -> None:
         """Receipts are written beside everything else, and rest for longer than they work: many that cannot be

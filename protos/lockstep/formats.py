@@ -30,6 +30,8 @@ PROOF_TYPE: Final = "lockstep-proof+jwt"
 CREDENTIAL_TYPE: Final = "at+jwt"
 GATE_TYPE: Final = "lockstep-gate+jwt"
 """RFC 9068 section 2.1."""
+CHECKPOINT_TYPE: Final = "lockstep-audit+jwt"
+"""A signed head of the audit log: claims `chain`, `count` and `hash`."""
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 MANIFEST_PREDICATE_TYPE: Final = "https://lockstep.dev/code-manifest/v1"
 MANIFEST_PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
@@ -166,19 +168,6 @@ def canonical_json(value: object) -> bytes:
     ).encode()
 
 
-def audit_line_hash(content: Mapping[str, object]) -> str:
-    """The hash of a line of the audit log: SHA-256, hexadecimal, over its members without ``hash`` as JSON with sorted
-    keys, no white space, in ASCII."""
-    whole = {name: value for name, value in content.items() if name != "hash"}
-    return hashlib.sha256(audit_line(whole)).hexdigest()
-
-
-def audit_line(content: Mapping[str, object]) -> bytes:
-    """The bytes of a line of the audit log, without its end. In ASCII: no text of a workload can break a line, or a
-    terminal that shows it."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode("ascii")
-
-
 def proof_claims(
     *, method: str, body: bytes, audience: str, jti: str, issued_at: int, nonce: str | None
 ) -> dict[str, str | int]:
@@ -214,3 +203,31 @@ def identity_name(issuer: str | None, subject: str) -> str:
 def unit_line(kind: str, digest: bytes) -> str:
     """``kind:hexdigest``, as canonical digests and messages spell a unit."""
     return f"{kind}:{digest.hex()}"
+
+
+def audit_json(content: object) -> bytes:
+    """Canonical JSON of the audit log, in ASCII: no text can break a line, or a terminal that shows it."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
+def audit_content_digest(content: object) -> str:
+    """SHA-256 (hexadecimal) of what a line of the audit log says."""
+    return hashlib.sha256(audit_json(content)).hexdigest()
+
+
+def audit_line_hash(line: Mapping[str, object]) -> str:
+    """SHA-256 (hexadecimal) of a line of the audit log without its hash.
+
+    Where the line has the digest of its content, that stands for the content, so
+    that a line whose content is withheld is still a link of the chain.
+    """
+    without = {"hash", "decision", "checkpoint"} if "digest" in line else {"hash"}
+    return hashlib.sha256(audit_json({name: line[name] for name in line if name not in without})).hexdigest()
+
+
+def audit_line_whole(line: Mapping[str, object]) -> bool:
+    """True where a line's content is there and has its digest, and the line its hash."""
+    if line.get("hash") != audit_line_hash(line):
+        return False
+    contents = [line[name] for name in ("decision", "checkpoint") if name in line]
+    return len(contents) == 1 and line.get("digest", "") in ("", audit_content_digest(contents[0]))

@@ -327,6 +327,11 @@ class MemoryLeases(Store):
                 found[lease.state] = found.get(lease.state, 0) + 1
         return found
 
+    async def drop(self, ids: Sequence[str]) -> None:
+        table = self._view.write.leases
+        for item in ids:
+            table.pop(item, None)
+
 
 class MemoryAccounts(Store):
     """Plug of `broker.ports.AccountStore`."""
@@ -497,6 +502,11 @@ class MemoryDetections(Store):
         found = _after(self._view.read.detections, after)
         return [record for record in found if not states or record.state in states][:limit]
 
+    async def drop(self, ids: Sequence[str]) -> None:
+        table = self._view.write.detections
+        for item in ids:
+            table.pop(item, None)
+
 
 class MemoryProposals(Store):
     """Plug of `broker.ports.ProposalStore`."""
@@ -528,13 +538,17 @@ class MemoryDecisions(Store):
     async def page(self, since: float, limit: int, after: str = "") -> Sequence[Decision]:
         return [item for item in _after(self._view.read.decisions, after) if item.at >= since][:limit]
 
-    async def added_after(self, decision_id: str, limit: int) -> Sequence[Decision]:
-        added = list(self._view.read.decisions.values())
-        places = [place for place, item in enumerate(added, 1) if item.id == decision_id]
-        return added[places[0] : places[0] + limit] if places else ()
+    async def following(self, after: str, limit: int) -> Sequence[Decision]:
+        ids = list(self._view.read.decisions)
+        if after and after not in ids:
+            return []
+        start = ids.index(after) + 1 if after else 0
+        return [self._view.read.decisions[item] for item in ids[start : start + limit]]
 
-    async def last_added(self, limit: int) -> Sequence[Decision]:
-        return list(self._view.read.decisions.values())[-limit:]
+    async def drop(self, ids: Sequence[str]) -> None:
+        table = self._view.write.decisions
+        for item in ids:
+            table.pop(item, None)
 
 
 class MemoryRoles(Store):

@@ -265,6 +265,7 @@ class House:
             on_alarm=self.alarms.append,
             on_fault=lambda what, error: self.faults.append((what, error)),
             limits=self.upkeep_limits,
+            audited=lambda: self.people.audit[-1].id if self.people.audit else "",
         )
 
     def _on_error(self, error: LockstepError) -> None:

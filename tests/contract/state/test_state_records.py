@@ -17,7 +17,7 @@ from broker.model.manifest import ManifestState, ManifestUnit
 from broker.ports import StateStore
 from lockstep.formats import FindingReason, Reason, UnitKind
 from tests.contract.state.calls import Call
-from tests.contract.state.nouns import NOW, decision, detection, digest, manifest, role
+from tests.contract.state.nouns import NOW, decision, detection, digest, lease, manifest, role
 
 
 async def test_detections_come_back_as_they_were(state: StateStore) -> None:
@@ -148,22 +148,34 @@ async def test_findings_are_capped_and_counted(state: StateStore, total: int) ->
     assert found.findings_total == max(total, MAX_FINDINGS + 5)
 
 
-async def test_decisions_in_the_order_in_which_they_were_added(state: StateStore) -> None:
+async def test_decisions_are_followed_as_they_were_committed(state: StateStore) -> None:
     call = Call(state)
-    assert list(await call.decisions.last_added(10)) == []
-    # Neither ids nor times say it: another process has another clock.
-    for number, at in ((5, 3.0), (2, 9.0), (9, 1.0)):
-        await call.decisions.add(decision(number, at=NOW + at))
+    for number in (3, 1, 2):
+        await call.decisions.add(decision(number, at=NOW - number))
+    ids = [decision(number).id for number in (3, 1, 2)]
 
-    async def added(after: str, limit: int) -> list[int]:
-        return [int(item.id[4:]) for item in await call.decisions.added_after(after, limit)]
+    async def following(after: str, limit: int = 9) -> list[str]:
+        return [item.id for item in await call.decisions.following(after, limit)]
 
-    assert [item.id for item in await call.decisions.last_added(2)] == ["dec-000002", "dec-000009"]
-    assert len(await call.decisions.last_added(10)) == 3
-    assert await added("dec-000005", 10) == [2, 9]
-    assert await added("dec-000005", 1) == [2]
-    assert await added("dec-000009", 10) == []
-    assert await added("dec-000001", 10) == []
+    assert await following("") == ids
+    assert await following("", 2) == ids[:2]
+    assert await following(ids[0]) == ids[1:]
+    assert await following(ids[2]) == []
+    assert await following("never") == []
+
+
+async def test_what_is_dropped_is_gone_and_nothing_else(state: StateStore) -> None:
+    call = Call(state)
+    for number in (1, 2, 3):
+        await call.decisions.add(decision(number))
+        await call.detections.add(detection(number))
+        await call.leases.open(lease(number))
+    for store, noun in ((call.decisions, decision), (call.detections, detection), (call.leases, lease)):
+        await store.drop([noun(1).id, noun(3).id, "never"])
+        assert [await store.get(noun(number).id) is not None for number in (1, 2, 3)] == [False, True, False]
+        await store.drop([])
+    # Whoever follows goes on from a row that is still there.
+    assert [item.id for item in await call.decisions.following("", 9)] == [decision(2).id]
 
 
 async def test_pages_of_decisions(state: StateStore) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
-import threading
 from pathlib import Path
 
 import pytest
 
 from broker.adapters.audit import AuditLines, audit_record, verify_lines
 from broker.errors import Unavailable
-from tests.contract.state.nouns import NOW, decision
+from tests.contract.state.nouns import decision
 
 
 def lines(path: Path) -> list[bytes]:
@@ -22,7 +21,7 @@ def lines(path: Path) -> list[bytes]:
 def write(path: Path, chain: str, *numbers: int) -> AuditLines:
     audit = AuditLines.append_to(path, chain)
     for number in numbers:
-        audit.record(decision(number))
+        audit.append(decision(number))
     audit.close()
     return audit
 
@@ -41,7 +40,7 @@ def test_a_decision_as_a_line(tmp_path: Path) -> None:
 
 def test_no_text_breaks_a_line(tmp_path: Path) -> None:
     audit = AuditLines.append_to(tmp_path / "audit", "one")
-    audit.record(decision(1, detail='\n\r\u2028\u202e\x1b[2J"\ud800'))
+    audit.append(decision(1, detail='\n\r\u2028\u202e\x1b[2J"\ud800'))
     audit.close()
     (line,) = lines(tmp_path / "audit")
     assert line.isascii()
@@ -100,62 +99,46 @@ class Flaky(io.RawIOBase):
     def __init__(self, room: int) -> None:
         self.room = room
         self.data = bytearray()
-        self.refused = threading.Event()
 
     def write(self, data: memoryview) -> int:
         taken = bytes(data)[: min(len(data), self.room, 500)]
         if not taken:
-            self.refused.set()
             raise OSError(28, "No space left on device")
         self.room -= len(taken)
         self.data += taken
         return len(taken)
 
 
-def test_what_the_disk_refused_is_counted() -> None:
-    disk = Flaky(3_000)
+def test_what_the_disk_refused_is_said_and_written_again() -> None:
+    disk = Flaky(10**9)
     audit = AuditLines(disk, "one")
-    for number in range(5):
-        audit.record(decision(number))
-    assert disk.refused.wait(10)
+    audit.append(decision(0))
+    audit.append(decision(1))
+    disk.room = 700
+    with pytest.raises(Unavailable, match="No space left"):
+        audit.append(decision(2))
+    assert audit.last == decision(1).id
+    written = 2
     disk.room = 10**9
-    audit.record(decision(9))
-    audit.close()
+    for number in range(written, 9):
+        audit.append(decision(number))
     report = verify_lines(bytes(disk.data).splitlines(keepends=True))
-    assert report.lines + report.lost == 6
-    assert report.lost >= 1
+    assert (report.lines, report.torn, report.lost) == (9, 1, 0)
     assert report.head == audit.head[2]
 
 
-class Stuck(io.RawIOBase):
-    """A pipe that nobody reads."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Event()
-        self.open = threading.Event()
-        self.data = bytearray()
-
-    def write(self, data: memoryview) -> int:
-        self.entered.set()
-        assert self.open.wait(20)
-        self.data += data
-        return len(data)
-
-
-def test_a_stuck_pipe_stops_nobody_and_the_queue_is_bounded() -> None:
-    pipe = Stuck()
-    audit = AuditLines(pipe, "one", queue=10)
-    audit.record(decision(0))
-    assert pipe.entered.wait(10)
-    for number in range(1, 31):
-        audit.record(decision(number))
-    pipe.open.set()
+def test_the_last_decision_is_found_behind_a_long_line_and_a_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    audit = AuditLines.append_to(path, "one")
+    audit.append(decision(1))
+    audit.append(decision(2, detail="x" * 600_000))
+    audit.checkpoint("a.b.c")
+    head = audit.head[2]
     audit.close()
-    audit = AuditLines(pipe, "two", previous=audit.head[2])
-    audit.record(decision(99, at=NOW))
-    audit.close()
-    report = verify_lines(bytes(pipe.data).splitlines(keepends=True))
-    assert (report.lines, report.lost) == (12, 20)
+    again = AuditLines.append_to(path, "two")
+    assert (again.last, again.head) == (decision(2).id, ("two", 0, head))
+    again.close()
+    assert verify_lines(lines(path)).lines == 3
 
 
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:

@@ -39,15 +39,14 @@ class SqliteDecisions:
             rows = self._db.all("decisions.page", (after, since, limit))
         return [read_decision(row[0], row[1], json.loads(row[2])) for row in rows]
 
-    async def added_after(self, decision_id: str, limit: int) -> Sequence[Decision]:
-        """In the order in which they were added, after one of them."""
-        rows = self._db.all("decisions.added_after", (decision_id, limit))
+    async def following(self, after: str, limit: int) -> Sequence[Decision]:
+        """In the order in which they were committed, after the one of an id."""
+        rows = self._db.all("decisions.following", (after, limit))
         return [read_decision(row[0], row[1], json.loads(row[2])) for row in rows]
 
-    async def last_added(self, limit: int) -> Sequence[Decision]:
-        """The latest, in the same order."""
-        rows = self._db.all("decisions.last_added", (limit,))
-        return [read_decision(row[0], row[1], json.loads(row[2])) for row in reversed(rows)]
+    async def drop(self, ids: Sequence[str]) -> None:
+        """Forget rows; unknown ids are passed over."""
+        self._db.change_many("decisions.drop", [(item,) for item in ids])
 
 
 class SqliteRoles:

@@ -96,6 +96,10 @@ class SqliteDetections:
         merged = heapq.merge(*([_read(row) for row in page] for page in pages), key=_by_id)
         return list(islice(merged, limit))
 
+    async def drop(self, ids: Sequence[str]) -> None:
+        """Forget rows; unknown ids are passed over."""
+        self._db.change_many("detections.drop", [(item,) for item in ids])
+
 
 def _read(row: Row) -> DetectionRecord:
     _, record_id, detector, event_id, state, reason, decided_by, decision_id, revocation_id, at, *rest = row

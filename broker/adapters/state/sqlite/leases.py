@@ -94,6 +94,10 @@ class SqliteLeases:
         """Live states that have any."""
         return {LeaseState(state): number for state, number in self._db.all("leases.count")}
 
+    async def drop(self, ids: Sequence[str]) -> None:
+        """Forget rows; unknown ids are passed over."""
+        self._db.change_many("leases.drop", [(item,) for item in ids])
+
 
 def _row(lease: Lease) -> Row:
     return (

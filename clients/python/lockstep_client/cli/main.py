@@ -52,6 +52,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "revocations": ("lockstep_client.cli.take:revocations", "List revocations; lift a ban."),
     "receipts": ("lockstep_client.cli.take:receipts", "Show the signed receipt of a revocation."),
     "watch": ("lockstep_client.cli.look:watch", "Follow the revocation log as it grows."),
+    "audit": ("lockstep_client.cli.audit:audit_group", "Is a file of the audit log whole? Offline."),
     "status": ("lockstep_client.cli.ask:status", "Can the broker be reached, and as whom?"),
     "completion": ("lockstep_client.cli.completion:completion", "Print what makes a shell complete this."),
 }

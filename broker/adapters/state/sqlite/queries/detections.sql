@@ -42,3 +42,6 @@ SELECT * FROM detections WHERE id > ? ORDER BY id LIMIT ?;
 
 -- name: page_of_state
 SELECT * FROM detections WHERE state = ? AND id > ? ORDER BY id LIMIT ?;
+
+-- name: drop
+DELETE FROM detections WHERE id = ?;

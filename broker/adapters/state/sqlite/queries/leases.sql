@@ -50,3 +50,6 @@ WHERE attestation_id = ? AND +state IN ('pending', 'active', 'revoking', 'stuck'
 
 -- name: count
 SELECT state, count(*) FROM leases WHERE state IN ('pending', 'active', 'revoking', 'stuck') GROUP BY state;
+
+-- name: drop
+DELETE FROM leases WHERE id = ?;

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,41 +13,34 @@ from typing import Any, BinaryIO, Final
 from broker.errors import Unavailable
 from broker.model.appraisal import Finding
 from broker.model.decision import Decision, Effect
-from lockstep.formats import Reason, audit_line, audit_line_hash
+from lockstep.formats import Reason, audit_content_digest, audit_json, audit_line_hash, audit_line_whole
 
 GENESIS: Final = "0" * 64
-_TAIL: Final = 4 * 1024 * 1024
-_QUEUE: Final = 16_384
+_TAIL: Final = 256 * 1024
 _TAKEN_BACK: Final = tuple(
     f'"effect":"{effect}"'.encode() for effect in (Effect.REVOKED, Effect.QUARANTINED, Effect.LIFTED)
 )
 
 
 class AuditLines:
-    """Plug of `broker.ports.AuditLog`: writes on a thread of its own, since a slow disk or pipe must not stop the loop.
+    """A file of lines, for one thread at a time.
 
     Each line is canonical JSON with `chain` (whose line), `n` (counts from 1 in
-    the chain), `prev` and `hash`; `hash` is the SHA-256 of the line without it.
-    Decisions are durable in the state before they come here. What could not be
-    written, because the disk was full or the queue was, is counted in `lost` of
-    the next line: a chain never hides a hole.
+    the chain), `prev`, `digest` of its content (a `decision` or a `checkpoint`)
+    and `hash` (`lockstep.formats.audit_line_hash`). What a disk refused is raised
+    to who writes, and is written again: a chain has no holes.
     """
 
-    def __init__(self, out: BinaryIO, chain: str, *, previous: str = GENESIS, queue: int = _QUEUE) -> None:
-        """`chain` names this process's run; `previous` is the hash of the line that `out` ends with."""
+    def __init__(self, out: BinaryIO, chain: str, *, previous: str = GENESIS, last: str = "") -> None:
+        """`chain` names this process's run; `previous` is the hash of the line that `out` ends with, `last` the id
+        of its last decision."""
         self._out = out
         self._chain = chain
         self._previous = previous
+        self._last = last
         self._count = 0
-        self._bound = queue
-        self._queue: deque[Decision] = deque()
-        self._lost = 0
         self._torn = False
         self._owned = False
-        self._closed = False
-        self._change = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
-        self._thread.start()
 
     @classmethod
     def append_to(cls, path: Path, chain: str) -> AuditLines:
@@ -57,7 +48,7 @@ class AuditLines:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             out = os.fdopen(handle, "r+b", buffering=0)
-            previous, torn = _last_hash(out)
+            end, decision, torn = _ending(out)
             if (
                 torn
             ):  # a crash cut the last line short: it stays, as a line of its own that verifies as nothing
@@ -65,76 +56,55 @@ class AuditLines:
         except OSError as error:
             message = f"the audit log cannot be opened ({error.strerror})"
             raise Unavailable(Reason.STATE_UNAVAILABLE, message) from error
-        found = cls(out, chain, previous=previous)
+        previous = GENESIS if end is None else end["hash"]
+        found = cls(out, chain, previous=previous, last=_named(decision)[0])
         found._owned = True
         return found
 
-    def record(self, decision: Decision) -> None:
-        """Queue a decision; never blocks, never raises."""
-        with self._change:
-            if self._closed or len(self._queue) >= self._bound:
-                self._lost += 1
-                return
-            self._queue.append(decision)
-            self._change.notify()
-
-    def extend(self, decisions: Iterable[Decision]) -> None:
-        """Queue decisions that must not be lost, waiting for room: not for the loop's thread."""
-        for decision in decisions:
-            with self._change:
-                self._change.wait_for(lambda: len(self._queue) < self._bound or self._closed)
-                if self._closed:
-                    return
-                self._queue.append(decision)
-                self._change.notify_all()
+    @property
+    def last(self) -> str:
+        """The id of the last decision that was written; empty where there is none."""
+        return self._last
 
     @property
     def head(self) -> tuple[str, int, str]:
-        """(chain, lines, hash of the last): what a checkpoint signs."""
-        with self._change:
-            return self._chain, self._count, self._previous
+        """(chain, lines of it, hash of the last line): what a checkpoint signs."""
+        return self._chain, self._count, self._previous
 
-    def close(self, timeout: float = 5.0) -> None:
-        """Write what is queued, for at most `timeout` seconds; a file that was opened here is closed."""
-        with self._change:
-            self._closed = True
-            self._change.notify()
-        self._thread.join(timeout)
-        if self._owned and not self._thread.is_alive():
+    def append(self, decision: Decision) -> None:
+        """Write a decision. Raises `Unavailable`; then nothing of it counts."""
+        self._append("decision", audit_record(decision))
+        self._last = decision.id
+
+    def checkpoint(self, token: str) -> None:
+        """Write a signed head, a compact JWS. Raises `Unavailable`."""
+        self._append("checkpoint", token)
+
+    def sync(self) -> None:
+        """What was written is on the disk. Raises `Unavailable`."""
+        try:
+            os.fsync(self._out.fileno())
+        except OSError as error:
+            raise _unwritten(error) from error
+
+    def close(self) -> None:
+        """A file that was opened here is closed."""
+        if self._owned:
             self._out.close()
 
-    def _run(self) -> None:
-        while True:
-            with self._change:
-                while not (self._queue or self._closed):
-                    self._change.wait()
-                if not self._queue:
-                    return
-                decision = self._queue.popleft()
-                if len(self._queue) == self._bound - 1:
-                    self._change.notify_all()  # who waits for room
-                lost = self._lost
-            self._write(decision, lost)
-
-    def _write(self, decision: Decision, lost: int) -> None:
-        content = {
+    def _append(self, name: str, content: object) -> None:
+        line = {
             "chain": self._chain,
             "n": self._count + 1,
             "prev": self._previous,
-            **({"lost": lost} if lost else {}),
-            "decision": audit_record(decision),
+            "digest": audit_content_digest(content),
         }
-        found = audit_line_hash(content)
-        if not self._emit(audit_line({**content, "hash": found}) + b"\n"):
-            with self._change:
-                self._lost += 1
-            return
-        with self._change:
-            self._lost -= lost
-            self._count += 1
-            self._previous = found
+        found = audit_line_hash(line)
+        self._emit(audit_json({**line, name: content, "hash": found}) + b"\n")
+        self._count += 1
+        self._previous = found
 
-    def _emit(self, line: bytes) -> bool:
+    def _emit(self, line: bytes) -> None:
         # A line that was cut short is ended first, so that it spoils no other.
         data = b"\n" + line if self._torn else line
         rest = memoryview(data)
@@ -145,11 +115,14 @@ class AuditLines:
                     raise BlockingIOError
                 rest = rest[written:]
             self._out.flush()
-        except OSError:
+        except OSError as error:
             self._torn = self._torn or len(rest) < len(data)
-            return False
+            raise _unwritten(error) from error
         self._torn = False
-        return True
+
+
+def _unwritten(error: OSError) -> Unavailable:
+    return Unavailable(Reason.STATE_UNAVAILABLE, f"the audit log cannot be written ({error.strerror})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +149,10 @@ def verify_lines(lines: Iterable[bytes]) -> AuditReport:
         if content is None:
             torn += 1
             continue
-        claimed = content.pop("hash")
+        claimed = content["hash"]
         chain = str(content.get("chain"))
         expected = counts.get(chain, 0) + 1
-        if (
-            content.get("prev") != previous
-            or content.get("n") != expected
-            or audit_line_hash(content) != claimed
-        ):
+        if content.get("prev") != previous or content.get("n") != expected or not audit_line_whole(content):
             raise ValueError(f"line {number} does not follow the one before it")
         counts[chain] = expected
         previous = claimed
@@ -240,39 +209,19 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def last_decision(path: Path) -> tuple[str, str]:
-    """(id, time) of the decision on the last whole line of a file; two empty texts where there is none.
+    """(id, time) of the last decision of a file; two empty texts where there is none.
 
     Raises `Unavailable` where it cannot be read.
     """
     try:
         with path.open("rb") as file:
-            found = _last_line(file)[0]
+            decision = _ending(file)[1]
     except FileNotFoundError:
         return "", ""
     except OSError as error:
         message = f"the audit log cannot be read ({error.strerror})"
         raise Unavailable(Reason.STATE_UNAVAILABLE, message) from error
-    decision = found.get("decision") if found else None
-    return _named(decision) if isinstance(decision, dict) else ("", "")
-
-
-def last_decisions(path: Path) -> list[str]:
-    """Ids of the decisions on the last lines of a file (4 MiB of them), in their order; none where there is no file.
-
-    Raises `Unavailable` where it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL))
-            parsed = [_parsed(line) for line in file.read(_TAIL).split(b"\n")]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        message = f"the audit log cannot be read ({error.strerror})"
-        raise Unavailable(Reason.STATE_UNAVAILABLE, message) from error
-    decisions = [found.get("decision") for found in parsed if found]
-    return [str(each.get("id", "")) for each in decisions if isinstance(each, dict)]
+    return _named(decision)
 
 
 def taken_back(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
@@ -285,20 +234,23 @@ def taken_back(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
                 yield content["decision"]
 
 
-def _named(decision: Mapping[str, Any]) -> tuple[str, str]:
-    return str(decision.get("id", "")), str(decision.get("at", ""))
+def _named(decision: Mapping[str, Any] | None) -> tuple[str, str]:
+    return ("", "") if decision is None else (str(decision.get("id", "")), str(decision.get("at", "")))
 
 
-def _last_hash(out: BinaryIO) -> tuple[str, bool]:
-    """(hash of the last whole line, whether something follows it)."""
-    found, torn = _last_line(out)
-    return GENESIS if found is None else found["hash"], torn
-
-
-def _last_line(out: BinaryIO) -> tuple[dict[str, Any] | None, bool]:
-    """(the last whole line, whether something follows it)."""
+def _ending(out: BinaryIO) -> tuple[dict[str, Any] | None, dict[str, Any] | None, bool]:
+    """(the last whole line, the last decision, whether something follows the last line feed)."""
     size = out.seek(0, os.SEEK_END)
-    out.seek(max(0, size - _TAIL))
-    tail = out.read(_TAIL)
-    torn = bool(tail) and not tail.endswith(b"\n")
-    return next((found for line in reversed(tail.split(b"\n")) if (found := _parsed(line))), None), torn
+    span = _TAIL
+    while True:
+        start = max(0, size - span)
+        out.seek(start)
+        tail = out.read(size - start)
+        # The first piece may be the end of a line that begins before it; it is looked at again with more.
+        pieces = tail.split(b"\n")[1 if start else 0 :]
+        whole = [found for piece in pieces if (found := _parsed(piece)) is not None]
+        decisions = (line["decision"] for line in reversed(whole) if isinstance(line.get("decision"), dict))
+        decision = next(decisions, None)
+        if decision is not None or not start:
+            return whole[-1] if whole else None, decision, bool(tail) and not tail.endswith(b"\n")
+        span *= 4
