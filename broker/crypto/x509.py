@@ -21,8 +21,10 @@ MAX_BUNDLE: Final = 1024 * 1024
 _MAX_CERTIFICATE: Final = 16 * 1024
 _MAX_AUTHORITIES: Final = 64
 _MAX_CHAIN: Final = 4
-# What reading extensions raises: two of these are no ValueError.
-_MALFORMED: Final = (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+# What reading certificates raises: all but the first are no ValueError.
+_MALFORMED: Final = (
+    ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType,
+)  # fmt: skip
 
 
 class CertificateError(ValueError):
@@ -128,7 +130,7 @@ def verify_svid(
 def _load(data: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(data)
-    except ValueError:
+    except _MALFORMED:
         raise CertificateError("not PEM certificates") from None
 
 

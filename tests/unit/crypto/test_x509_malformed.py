@@ -37,3 +37,14 @@ def test_an_extension_that_is_there_twice() -> None:
     good, chain = parse_chain(pki.svid(root, "spiffe://acme.example/pay", now=NOW).pem, (pem,))
     with pytest.raises(CertificateError):
         verify_svid(good, chain, parse_bundle(pki.authority("other", now=NOW).pem), "acme.example", NOW)
+
+
+def test_a_version_that_there_is_none_of() -> None:
+    der = pki.authority("root", now=NOW).certificate.public_bytes(Encoding.DER)
+    bent = der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x0a", 1)
+    assert bent != der
+    pem = b"-----BEGIN CERTIFICATE-----\n" + b64encode(bent) + b"\n-----END CERTIFICATE-----\n"
+    with pytest.raises(CertificateError):
+        parse_bundle(pem)
+    with pytest.raises(CertificateError):
+        parse_chain(pem, ())
