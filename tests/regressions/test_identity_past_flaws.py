@@ -94,11 +94,11 @@ async def test_spire_1_14_2_costly_keys(plug: SpiffeIdentity, bits: int, exponen
     leaf = pki.svid(ROOT, ID, now=NOW, key=_Costly(bits, exponent))
     middle = pki.authority("costly", issuer=ROOT, now=NOW, key=_Costly(bits, exponent))
     plain = pki.svid(ROOT, ID, now=NOW)
-    began = time.perf_counter()
+    began = time.process_time()
     await refused(plug, leaf)
     await refused(plug, plain, middle)
     await refused(plug, plain, *[ROOT] * 64)
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
 
 
 @pytest.mark.parametrize(

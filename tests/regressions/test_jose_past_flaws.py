@@ -168,6 +168,6 @@ async def test_a_megabyte_is_refused_unread(identity: OidcIdentity) -> None:
         "." * 1_000_000,
         "a" * 1_000_000,
     ]
-    began = time.perf_counter()
+    began = time.process_time()
     await refused(identity, *tokens)
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
