@@ -67,6 +67,15 @@ types: setup ## mypy, strict
 contracts: setup ## the one arrow: who may import whom (import-linter)
 	@$(BIN)/lint-imports --no-logo
 
+SECONDS_EACH ?= 120
+.PHONY: fuzz
+fuzz: setup ## search parsers for inputs that they do not stand (SECONDS_EACH=120; what is found lies in .fuzz)
+	@for target in $$($(BIN)/python -m tests.fuzz --list); do \
+	  echo "== $$target" && mkdir -p .fuzz/$$target && \
+	  $(BIN)/python -m tests.fuzz $$target -max_total_time=$(SECONDS_EACH) -max_len=16384 -timeout=5 -rss_limit_mb=1024 \
+	    -verbosity=0 -artifact_prefix=.fuzz/$$target- .fuzz/$$target tests/fuzz/corpus/$$target || exit 1; \
+	done; echo "nothing found"
+
 .PHONY: bench
 bench: setup ## the benchmarks (see benchmarks/)
 	@$(BIN)/python -m benchmarks
@@ -123,7 +132,7 @@ lock: setup ## take new versions into the lock files (UPGRADE=--upgrade for the 
 
 .PHONY: clean
 clean: ## remove what make made: environments, caches, build output
-	rm -rf .venv .venv-* .servers .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-* .servers .fuzz .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf .coverage .coverage.* htmlcov build dist protos/dist clients/python/dist
 	find . -name .git -prune -o -type d -name __pycache__ -exec rm -rf {} +
 

@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.canary_plugin import (  # noqa: F401 - hooks: whatever a run leaves behind is searched for secrets
+    _files_of_the_run,
+    pytest_runtest_logreport,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+)
+
 # Imported where it is asked for: tests that measure their own process want nothing else loaded in it.
 if TYPE_CHECKING:
     from tests.support.openbao import OpenBao

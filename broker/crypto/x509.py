@@ -21,6 +21,10 @@ MAX_BUNDLE: Final = 1024 * 1024
 _MAX_CERTIFICATE: Final = 16 * 1024
 _MAX_AUTHORITIES: Final = 64
 _MAX_CHAIN: Final = 4
+# What reading certificates raises: all but the first are no ValueError.
+_MALFORMED: Final = (
+    ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType,
+)  # fmt: skip
 
 
 class CertificateError(ValueError):
@@ -78,7 +82,7 @@ def spiffe_id_of(leaf: x509.Certificate) -> SpiffeId:
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *_MALFORMED):
         raise CertificateError("the certificate has no alternative name") from None
     if len(uris) != 1:
         raise CertificateError("the certificate must have exactly one URI name")
@@ -126,7 +130,7 @@ def verify_svid(
 def _load(data: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(data)
-    except ValueError:
+    except _MALFORMED:
         raise CertificateError("not PEM certificates") from None
 
 
@@ -146,13 +150,13 @@ def _is_authority(certificate: x509.Certificate) -> bool:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except x509.ExtensionNotFound:
         return False
-    except ValueError:
+    except _MALFORMED:
         raise CertificateError("a certificate's extensions are malformed") from None
 
 
 def _may_sign_only_data(certificate: x509.Certificate) -> bool:
     try:
         usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *_MALFORMED):
         return False
     return usage.digital_signature and not usage.key_cert_sign and not usage.crl_sign

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,11 @@ from broker.errors import LockstepError, Unavailable
 from broker.model.credential import Confirmation, Confirmed, Credential, Grant, Issued, Lease
 from broker.model.role import Revocability
 from lockstep.formats import Reason
+from tests.support import canaries
+
+SECRET = f"s3cret-{secrets.token_hex(8)}"
+"""What every secret of a fake backend begins with; the run is searched for it."""
+canaries.keep(SECRET, "a secret of a fake backend")
 
 
 class FakeBackend:
@@ -67,7 +73,7 @@ class FakeBackend:
         self._made += 1
         handle = f"outside-{self._made}" if self._outside else grant.lease.handle
         self.living[handle] = grant.lease
-        fields: Mapping[str, str] = {"username": f"u{self._made}", "password": f"s3cret-{self._made}"}
+        fields: Mapping[str, str] = {"username": f"u{self._made}", "password": f"{SECRET}-{self._made}"}
         return Issued(Credential(fields=fields), handle, grant.lease.expires_at)
 
     async def renew(self, grant: Grant) -> Issued | None:

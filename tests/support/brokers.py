@@ -23,6 +23,7 @@ from broker.dev import pki
 from broker.dev.issuer import AUDIENCE, ISSUER
 from lockstep.formats import b64url
 from lockstep_client.settings import Settings, load
+from tests.support import canaries
 from tests.support.actors import PATIENCE, Missing, clean_environment
 
 CLUSTER = "lockstep-dev"
@@ -41,6 +42,7 @@ class Broker:
         self._ended = True
         self.lines: list[str] = []
         """Its log, over all starts."""
+        canaries.watch(f"the log of the broker in {folder}", self.lines)
 
     # --- life ---------------------------------------------------------------------------------------
 
@@ -58,7 +60,9 @@ class Broker:
         self._ended = False
         self._reader = threading.Thread(target=self._read, args=(process.stderr,), daemon=True)
         self._reader.start()
-        return self.heard("ready", since=mark)
+        ready = self.heard("ready", since=mark)
+        canaries.keep_keys(self.folder)
+        return ready
 
     def _read(self, stream: IO[str]) -> None:
         with stream:
@@ -177,12 +181,14 @@ class Broker:
         now = int(time.time())
         claims = {"iss": ISSUER, "sub": subject, "aud": AUDIENCE, "iat": now, "exp": now + 600} | changes
         kid = b64url(thumbprint(key.public_key()))  # type: ignore[arg-type]
-        return jwt.encode(
+        token = jwt.encode(
             {name: value for name, value in claims.items() if value is not None},
             key,  # type: ignore[arg-type]
             algorithm="ES256",
             headers={"kid": kid, **(headers or {})},
         )
+        canaries.keep_token(token, f"an identity token of {subject}")
+        return token
 
     def token_file(self, subject: str, **changes: Any) -> Path:
         """A private file with such a token."""

@@ -42,3 +42,10 @@ def shows_its_memory(pid: int) -> bool:
         return Path(f"/proc/{pid}/environ").stat().st_uid == os.geteuid()
     look = [*modestly(), sys.executable, "-S", "-c", f"open('/proc/{pid}/mem', 'rb').close()"]
     return subprocess.run(look, capture_output=True).returncode == 0
+
+
+def peak(pid: int) -> int:
+    """Bytes that a process has had in memory at most (VmHWM, proc_pid_status(5))."""
+    found = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024

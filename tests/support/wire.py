@@ -23,6 +23,7 @@ from lockstep.formats import (
 )
 from lockstep.v1 import attestation_pb2, credential_pb2, evidence_pb2, identity_pb2, manifest_pb2
 from lockstep_client.messages import InstanceKey, fresh_id
+from tests.support import canaries
 from tests.support.brokers import CLUSTER, Broker
 from tests.support.manifests import payload, unit
 
@@ -208,12 +209,23 @@ class Workload:
         request = credential_pb2.IssueCredentialRequest(
             attestation_id=self.attestation_id, role=role, request_id=fresh_id()
         )
-        return self.call(ISSUE, request, credential_pb2.IssueCredentialResponse)  # type: ignore[no-any-return]
+        return _kept(self.call(ISSUE, request, credential_pb2.IssueCredentialResponse))
 
     def renew(self, lease_id: str) -> credential_pb2.RenewLeaseResponse:
         """The lease, longer; raises `Refused`."""
         request = credential_pb2.RenewLeaseRequest(attestation_id=self.attestation_id, lease_id=lease_id)
-        return self.call(RENEW, request, credential_pb2.RenewLeaseResponse)  # type: ignore[no-any-return]
+        return _kept(self.call(RENEW, request, credential_pb2.RenewLeaseResponse))
+
+
+def _kept(answer: Any) -> Any:
+    """The answer, whose secret nothing else may show from now on."""
+    secret = answer.credential
+    if secret.token:
+        canaries.keep_token(secret.token, f"the token of {answer.lease.role}")
+    for name, value in secret.fields.values.items():
+        if name != "username":
+            canaries.keep(value, f"the {name} of {answer.lease.role}")
+    return answer
 
 
 def envelope(broker: Broker, *code: str, key_file: str = "signer.key", **predicate: Any) -> bytes:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
 FOREVER: Final = 253_402_300_799.0
 """9999-12-31, for what has no end."""
 _UNTIL: Final = ":until:"
+# Not `str.isdigit`: it takes superscripts, which are no number, and more digits than any time has.
+_SECONDS: Final = re.compile(r"[0-9]{1,12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +41,17 @@ class Handle:
 
 def parse_handle(text: str) -> Handle:
     """The handle of a lease row."""
-    lease_id, _, ends = text.rpartition(_UNTIL)
-    if lease_id and ends.isdigit():
-        return Handle(lease_id=lease_id, until=float(ends))
+    # What begins like this is no lease of Vault's: a slash comes before any colon of one.
     parts = text.split(":", 3)
-    if parts[0] != "until" or len(parts) != 4 or not parts[1].isdigit():
-        return Handle(lease_id=text)
-    until, kind, rest = float(parts[1]), parts[2], parts[3]
-    if kind == "lease":  # as it was spelled before
-        return Handle(lease_id=rest, until=until)
-    if kind == "serial":
-        mount, _, serial = rest.partition(":")
-        return Handle(mount=mount, serial=serial, until=until)
-    return Handle(until=until)
+    if parts[0] == "until" and len(parts) == 4 and _SECONDS.fullmatch(parts[1]):
+        until, kind, rest = float(parts[1]), parts[2], parts[3]
+        if kind == "lease":  # as it was spelled before
+            return Handle(lease_id=rest, until=until)
+        if kind == "serial":
+            mount, _, serial = rest.partition(":")
+            return Handle(mount=mount, serial=serial, until=until)
+        return Handle(until=until)
+    lease_id, _, ends = text.rpartition(_UNTIL)
+    if lease_id and _SECONDS.fullmatch(ends):
+        return Handle(lease_id=lease_id, until=float(ends))
+    return Handle(lease_id=text)

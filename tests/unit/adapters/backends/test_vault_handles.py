@@ -41,3 +41,15 @@ def test_handles_that_vault_has_no_name_for_differ_by_lease() -> None:
 )
 def test_other_spellings(text: str, expected: Handle) -> None:
     assert parse_handle(text) == expected
+
+
+@pytest.mark.parametrize("ends", ["²", "\u0661", "9" * 13, "9" * 5000, "-1", "1.5", ""])
+def test_what_is_no_time_is_part_of_the_name(ends: str) -> None:
+    for text in (f"db/creds/pay/x:until:{ends}", f"until:{ends}:serial:pki:39", f"until:{ends}:lockstep:l"):
+        assert parse_handle(text) == Handle(lease_id=text)
+
+
+def test_a_serial_is_no_second_end() -> None:
+    text = "until:17:serial:pki:39:until:0"
+    assert parse_handle(text) == Handle(mount="pki", serial="39:until:0", until=17.0)
+    assert parse_handle(text).text("lease") == text
