@@ -44,7 +44,7 @@ ASKING = {
     "status": [],
 }
 """How each command that asks a broker is called by somebody who may not."""
-LOCAL = {"manifest build", "manifest sign", "manifest verify", "manifest index", "completion"}
+LOCAL = {"audit verify", "manifest build", "manifest sign", "manifest verify", "manifest index", "completion"}
 OPEN = {"status"}
 """Anybody's: it grants nothing and shows nothing."""
 HIDDEN = {"explain", "manifest approve"}

@@ -57,6 +57,8 @@ def test_every_example_is_taken_as_it_stands(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "manifests").mkdir()
+    for name in ("audit.jsonl", "incident.jsonl", "jwks.json"):
+        (tmp_path / name).touch()
     for words in examples(command.help or ""):
         parse(words)
 

@@ -41,7 +41,7 @@ class SqliteDecisions:
 
     async def following(self, after: str, limit: int) -> Sequence[Decision]:
         """In the order in which they were committed, after the one of an id."""
-        rows = self._db.all("decisions.following", (after, limit))
+        rows = self._db.all("decisions.following", (after, after, limit))
         return [read_decision(row[0], row[1], json.loads(row[2])) for row in rows]
 
     async def drop(self, ids: Sequence[str]) -> None:

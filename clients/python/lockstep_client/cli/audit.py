@@ -58,6 +58,9 @@ def verify(file: Path, expect: str, jwks: Sequence[Path], as_json: bool) -> None
     checkpoint  a signature does not hold, or is of something else
     cut         the file ends before what --expect names
 
+    \b
+      lockstep audit verify audit.jsonl --jwks jwks.json
+
     Lines that a crash cut short are named, and no fault: what they said is written again after them.
 
     Exit codes: 0 whole, 1 not whole, 2 the command line is wrong.

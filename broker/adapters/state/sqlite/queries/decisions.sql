@@ -12,7 +12,7 @@ SELECT id, at, details FROM decisions WHERE at >= ? ORDER BY +id LIMIT ?;
 
 -- name: following
 SELECT id, at, details FROM decisions
-WHERE n > CASE ?1 WHEN '' THEN 0 ELSE (SELECT n FROM decisions WHERE id = ?1) END ORDER BY n LIMIT ?2;
+WHERE n > ifnull((SELECT n FROM decisions WHERE id = ?), CASE ? WHEN '' THEN 0 END) ORDER BY n LIMIT ?;
 
 -- name: record_role
 INSERT INTO role_versions (version, name, text, recorded_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING;
