@@ -105,7 +105,7 @@ def test_an_approval_revokes_before_it_answers(held: Broker, wire: Wire) -> None
     found = shown(held, answer["detection"])
     assert found["state"] == "DETECTION_STATE_APPLIED"
     assert f"next: lockstep receipts {found['revocation_id']}" in said
-    receipt = json.loads(held.cli("receipts", found["revocation_id"], "--wait", "20"))
+    receipt = held.receipt(found["revocation_id"])
     assert (receipt["detection"], receipt["ticket"]) == (answer["detection"], "INC-9")
     why = held.cli("explain", answer["detection"])
     assert "approved: seen it" in why

@@ -199,7 +199,7 @@ class TestQuorum:
         with pytest.raises(Refused) as refused:
             workload.issue("pay")
         assert refused.value.reason == "revoked"
-        receipt = json.loads(teams.cli("receipts", proposal, "--wait", "20"))
+        receipt = teams.receipt(proposal)
         assert (receipt["revocation"], receipt["ticket"]) == (proposal, "T-3")
         assert "pair-ann" in receipt["actor"]
         assert "pair-bob" in receipt["actor"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -219,6 +220,12 @@ class Broker:
     def operator_settings(self) -> Settings:
         """For `lockstep_client.operator.Operator`."""
         return load(environ=self.env())
+
+    def receipt(self, revocation_id: str) -> dict[str, Any]:
+        """What the signed receipt of a revocation says, once it is settled; the signature is not looked at."""
+        envelope = json.loads(self.cli("receipts", revocation_id, "--wait", "20", "--json"))
+        found: dict[str, Any] = json.loads(base64.b64decode(envelope["payload"]))
+        return found
 
     def cli(self, *arguments: str, expect: int = 0, subject: str = "dev-app", **env: str) -> str:
         """``lockstep …`` as the folder's operator; its standard output, or what it said where it should fail."""
