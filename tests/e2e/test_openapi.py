@@ -103,9 +103,9 @@ def run(file: Path, broker: Broker, folder: Path, *options: str) -> subprocess.C
             ),
             *(
                 "--max-examples",
-                "20",
+                "8",
                 "--max-time",
-                "40",
+                "15",
                 "--phases",
                 "examples,coverage,fuzzing",
                 "--no-color",
