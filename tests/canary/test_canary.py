@@ -59,7 +59,7 @@ def run(folder: Path, bodies: dict[str, str]) -> tuple[int, str]:
             str(folder / "test_planted.py"),
         ],
         cwd=ROOT,
-        env=clean_environment({"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}),
+        env=clean_environment({"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "LOCKSTEP_TEST_CANARY": "1"}),
         capture_output=True,
         text=True,
         timeout=50,

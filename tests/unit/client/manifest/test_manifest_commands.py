@@ -409,7 +409,7 @@ def test_errors_say_what_to_do(desk: Desk, keys: dict[str, Any], built: Run, tmp
     assert "--environment .venv --app src" in built("build", "-a", "x", code=1).stderr
     assert "--key FILE" in built("sign", "payments-1.json", code=1).stderr
     failed = built("show", "nobody@3", code=1).stderr
-    assert "no such manifest (not_found)\n  next: lockstep manifest list --all" in failed
+    assert "no such manifest (not_found)\n  next: compare the id; lockstep manifest list --all" in failed
     said = json.loads(built("show", "nobody@3", "--json", code=1).stderr)
     assert (said["reason"], said["error"]) == ("not_found", "no such manifest")
     (tmp_path / "dev.key").chmod(0o644)
