@@ -66,13 +66,17 @@ class Belonging:
             return True
         return await self._sees_any(await self._hit(revocation))
 
-    async def sees_decision(self, decision: Decision) -> bool:
-        """One about a role, an instance, an identity or an application that is within."""
-        if self._reach.everything:
-            return True
+    async def told(self, decision: Decision) -> Decision | None:
+        """What may be said of a decision: all of it where it is about what is within, its part where it hit one that is
+        within among others, and None where it is neither."""
+        if self._reach.everything or await self._is_about(decision):
+            return decision
+        within = await self.seen(decision.instances)
+        return decision.part(within) if within else None
+
+    async def _is_about(self, decision: Decision) -> bool:
+        """About a role, an instance, an identity or an application that is within."""
         if decision.role and self._reach.covers(await self._owned(decision.role, decision.role_version)):
-            return True
-        if await self._sees_any(decision.instances):
             return True
         # What was judged of an instance is the same code for each of its roles; a grant is of one role.
         if decision.attestation_id and (not decision.role or decision.kind in _OF_THE_INSTANCE):
@@ -105,7 +109,11 @@ class Belonging:
 
     async def owns_detection(self, record: DetectionRecord) -> bool:
         """All that a report hits is within."""
-        return self._reach.everything or await self._owns_all(record.instances)
+        return await self.owns_instances(record.instances)
+
+    async def owns_instances(self, attestation_ids: Sequence[str]) -> bool:
+        """There are instances, and all of them are within."""
+        return self._reach.everything or await self._owns_all(attestation_ids)
 
     async def owns_revocation(self, revocation: Revocation, *, ban: bool = False) -> bool:
         """All that a revocation hit is within; with `ban`, also all that its bans keep out."""
@@ -187,18 +195,18 @@ class Belonging:
 
     async def _hit(self, revocation: Revocation) -> Sequence[str]:
         """Instances that a revocation ended, and those that it only bans."""
-        found = list(await self._tx.revocations.hits(revocation.id, _MOST))
+        found = dict.fromkeys(await self._tx.revocations.hits(revocation.id, _MOST))
         if revocation.detection_id:
             record = await self._tx.detections.get(revocation.detection_id)
-            found += record.instances if record is not None else ()
-        if not found:
-            named = [entry.body for entry in await entries_of(self._tx, revocation)]
-            found = [
-                body.selector.value
-                for body in named
-                if body.kind is EntryKind.REVOKED and body.selector.kind is SelectorKind.ATTESTATION
-            ]
-        return found
+            found |= dict.fromkeys(record.instances if record is not None else ())
+        # The log outlives the report's row, and says whom it bans.
+        bodies = [entry.body for entry in await entries_of(self._tx, revocation)]
+        found |= {
+            body.selector.value: None
+            for body in bodies
+            if body.kind is EntryKind.REVOKED and body.selector.kind is SelectorKind.ATTESTATION
+        }
+        return tuple(found)
 
     async def _of_id(self, attestation_id: str) -> frozenset[Owned]:
         if attestation_id not in self._roles:

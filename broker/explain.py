@@ -49,7 +49,8 @@ class Explainer:
                 return None
             if isinstance(caller, OperatorCaller):
                 belonging = Belonging(tx, self._roles.current(), caller.reach("explain"))
-                if not await belonging.sees_decision(decision):
+                decision = await belonging.told(decision)
+                if decision is None:
                     raise outside()
             own = _own_names(decision)
             digests = [finding.digest for finding in decision.findings if finding.digest]
@@ -118,17 +119,5 @@ def _as_one_of_many(decision: Decision, attestation: Attestation) -> Explanation
     code, or of who acted. None for somebody whom it did not hit."""
     if attestation.id not in decision.instances:
         return None
-    told = replace(
-        decision,
-        identity="",
-        attestation_id="",
-        role="",
-        role_version=b"",
-        application="",
-        manifests=(),
-        code_set=b"",
-        instances=(attestation.id,),
-        actor="",
-        ticket="",
-    )
+    told = replace(decision.part((attestation.id,)), actor="", ticket="")
     return Explanation(told, None, (), ())

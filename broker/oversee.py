@@ -107,7 +107,8 @@ class Overseer:
         async def work(tx: Transaction) -> Page[Decision]:
             found = await tx.decisions.page(since, limit, after)
             belonging = self._belonging(tx, reach)
-            kept = [item for item in found if await belonging.sees_decision(item)]
+            told = [await belonging.told(item) for item in found]
+            kept = [item for item in told if item is not None]
             return Page(tuple(kept), found[-1].id if len(found) == limit else "")
 
         return await self._state.read(work)

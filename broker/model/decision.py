@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from broker.model.appraisal import Finding
 from broker.model.role import Mode
@@ -61,3 +61,18 @@ class Decision:
     actor: str = ""
     ticket: str = ""
     detail: str = ""
+
+    def part(self, instances: tuple[str, ...]) -> Decision:
+        """What one that hit several says to some of them: what was seen and done, and nothing of the others or of
+        their code."""
+        return replace(
+            self,
+            identity="",
+            attestation_id="",
+            role="",
+            role_version=b"",
+            application="",
+            manifests=(),
+            code_set=b"",
+            instances=instances,
+        )

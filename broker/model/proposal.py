@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
+from broker.model.reach import Reach
 from broker.model.revocation import LogHead, Selector
 from lockstep.formats import canonical_json
 
@@ -71,11 +72,13 @@ class ProposalState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """One person's word. `identity` is the verified identity, which tells people apart; `at` in seconds, UTC."""
+    """One person's word. `identity` is the verified identity, which tells people apart; `at` in seconds, UTC; `reach`
+    is how far the right went with which it was given."""
 
     actor: str
     identity: str
     at: float
+    reach: Reach
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ class _Case:
     record: DetectionRecord
     hits: tuple[Hit, ...]
     decision: Decision
+    owned: bool
+    """All hits are within the caller's scope, those that have attested since the report as well."""
 
 
 class Approver:
@@ -75,6 +77,8 @@ class Approver:
         case = await self._state.read(lambda tx: _case(tx, detection_id, caller, book, now))
         if isinstance(case, DetectionRecord):
             return _settled(case, DetectionState.APPLIED)
+        if not case.owned:
+            raise outside()
         held = case.record.held
         if held is None:
             raise Conflict(
@@ -198,7 +202,8 @@ async def _case(
     record = await tx.detections.get(detection_id)
     if record is None:
         raise NotFound("no such report")
-    if not await Belonging(tx, book, caller.reach("approve")).owns_detection(record):
+    belonging = Belonging(tx, book, caller.reach("approve"))
+    if not await belonging.owns_detection(record):
         raise outside()
     if record.state is not DetectionState.HELD:
         return record
@@ -215,7 +220,8 @@ async def _case(
     decision = await tx.decisions.get(record.decision_id)
     if decision is None:
         decision = Decision(record.decision_id, DecisionKind.DETECTION, now, Reason.OK, Effect.HELD)
-    return _Case(record, tuple(hits), replace(decision, detection_id=record.id))
+    owned = await belonging.owns_instances(tuple(found))
+    return _Case(record, tuple(hits), replace(decision, detection_id=record.id), owned)
 
 
 def _targets(hits: Sequence[Hit], held: Held, until: float) -> tuple[Target, ...]:

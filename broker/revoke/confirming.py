@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from broker.belonging import Belonging, outside
-from broker.errors import Conflict, Denied, InvalidRequest, NotFound
+from broker.belonging import Belonging
+from broker.errors import Conflict, Denied, InvalidRequest
 from broker.model.caller import OperatorCaller
 from broker.model.proposal import SHORTEST_NAME, Agreement, Preview, Proposal, ProposalState
 from broker.model.requests import ConfirmAnswer, ConfirmOutcome, RevokeAnswer, RevokeOrder
 from broker.ports import AuditLog, Clock, Entropy, RoleSource, StateStore, Transaction
 from broker.revoke.acting import Acting, Plan
-from broker.revoke.waiting import check_right, decision_of, exchange, hits, over, right_of
+from broker.revoke.waiting import decision_of, exchange, hits, opened, over, right_of
 from lockstep.formats import Reason
 
 _ROUNDS: Final = 3
@@ -68,12 +69,7 @@ class Confirming:
         book = self._roles.current()
 
         async def work(tx: Transaction) -> tuple[Proposal, RevokeAnswer | None]:
-            found = await tx.proposals.get(proposal_id)
-            if found is None:
-                raise NotFound("no such proposal")
-            check_right(caller, found)
-            if not await Belonging(tx, book, caller.reach(right_of(found))).owns_proposal(found):
-                raise outside()
+            found = await opened(tx, book, caller, proposal_id)
             done = await tx.revocations.get(proposal_id)
             if done is None:
                 return found, None
@@ -120,10 +116,15 @@ class Confirming:
         self, caller: OperatorCaller, proposal: Proposal, name: str, now: float
     ) -> ConfirmAnswer | None:
         """One more agreement, or why it counts for nothing; None where the proposal is not any more what it was."""
-        mine = Agreement(caller.actor, caller.identity.name, now)
         order = self._order(caller, proposal)
-        agreed = replace(proposal, needs=order.needs, agreed=(*proposal.agreed, mine))
-        plan = await self._acting.plan(replace(order, actor=agreed.actors), now)
+        mine = Agreement(caller.actor, caller.identity.name, now, order.reach)
+        plan = await self._acting.plan(order, now)
+        # Whoever has confirmed less has not confirmed this. Who proposed it has proposed what it aims at.
+        wider = proposal.preview.grown(plan.preview, leases=False)
+        before = proposal.agreed[:1] if wider else proposal.agreed
+        await self._check_reaches(proposal, before, plan.preview)
+        agreed = replace(proposal, needs=order.needs, agreed=(*before, mine), grown=proposal.grown or wider)
+        plan = replace(plan, order=replace(order, actor=agreed.actors))
         if plan.preview.named(name):
             # It is exactly what the caller has looked at, whoever proposed or saw what before.
             seen = replace(agreed, preview=replace(plan.preview, instances=()))
@@ -140,6 +141,20 @@ class Confirming:
             )
         return await self._count(proposal, agreed, plan, now)
 
+    async def _check_reaches(self, proposal: Proposal, before: Sequence[Agreement], preview: Preview) -> None:
+        """Raises `Conflict` where it hits by now what somebody's agreement cannot reach."""
+        book = self._roles.current()
+        by_now = replace(proposal, preview=preview)
+
+        async def work(tx: Transaction) -> bool:
+            for item in before:
+                if not await Belonging(tx, book, item.reach).owns_proposal(by_now):
+                    return False
+            return True
+
+        if not await self._state.read(work):
+            raise Conflict("it hits by now what is outside the scope of who agreed to it: propose it anew")
+
     async def _count(
         self, proposal: Proposal, agreed: Proposal, plan: Plan, now: float
     ) -> ConfirmAnswer | None:
@@ -148,7 +163,9 @@ class Confirming:
         return await self._revoke(proposal, agreed, plan, now)
 
     async def _grown(self, proposal: Proposal, preview: Preview) -> ConfirmAnswer | None:
-        fresh = replace(proposal, preview=preview, grown=True)
+        wider = proposal.preview.grown(preview, leases=False)
+        before = proposal.agreed[:1] if wider else proposal.agreed
+        fresh = replace(proposal, preview=preview, grown=True, agreed=before)
 
         async def work(tx: Transaction) -> bool:
             return await exchange(tx, proposal, fresh)
@@ -188,7 +205,7 @@ class Confirming:
             ended_at=now,
             ended_reason="confirmed",
         )
-        others = ", ".join(item.actor for item in proposal.agreed)
+        others = ", ".join(item.actor for item in agreed.agreed[:-1])
         answer = await self._acting.deny(
             plan,
             now,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from broker.belonging import Belonging, outside
-from broker.errors import LimitExceeded, NotFound
+from broker.belonging import Belonging
+from broker.errors import LimitExceeded
 from broker.ledger import Ledger
 from broker.model.caller import OperatorCaller
 from broker.model.decision import Decision, Effect
@@ -16,7 +16,7 @@ from broker.model.requests import ConfirmAnswer, Page, RevokeOrder
 from broker.ports import AuditLog, Clock, Entropy, RevocationFeed, RoleSource, StateStore, Transaction
 from broker.revoke.acting import Acting, check_texts
 from broker.revoke.confirming import Confirming
-from broker.revoke.waiting import check_right, decision_of, hits, over, right_of, shown
+from broker.revoke.waiting import decision_of, hits, opened, over, shown
 
 _PAGE: Final = 1000
 
@@ -69,7 +69,7 @@ class Proposer:
             at=now,
             expires_at=now + self._limits.lifetime,
             needs=order.needs,
-            agreed=(Agreement(order.actor, order.identity, now),),
+            agreed=(Agreement(order.actor, order.identity, now, order.reach),),
             preview=plan.preview,
             decision_id=self._entropy.identifier("D", now),
         )
@@ -110,12 +110,7 @@ class Proposer:
         decision_id = self._entropy.identifier("D", now)
 
         async def work(tx: Transaction) -> tuple[Proposal, Decision | None]:
-            found = await tx.proposals.get(proposal_id)
-            if found is None:
-                raise NotFound("no such proposal")
-            check_right(caller, found)
-            if not await Belonging(tx, book, caller.reach(right_of(found))).owns_proposal(found):
-                raise outside()
+            found = await opened(tx, book, caller, proposal_id)
             state = found.state_at(now)
             if state is ProposalState.WITHDRAWN:
                 return found, None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from broker.errors import Conflict, Denied
+from broker.belonging import Belonging, outside
+from broker.errors import Conflict, Denied, NotFound
 from broker.model.caller import OperatorCaller
 from broker.model.decision import Decision, DecisionKind, Effect
 from broker.model.proposal import SHORTEST_NAME, Preview, Proposal, ProposalState
+from broker.model.role import RoleBook
 from broker.ports import Transaction
 from lockstep.formats import Reason
 
@@ -26,10 +28,20 @@ def right_of(proposal: Proposal) -> str:
     return f"revoke:{proposal.selector.kind}"
 
 
-def check_right(caller: OperatorCaller, proposal: Proposal) -> None:
-    """Raises `Denied` (not_entitled). The door asked for any right to revoke."""
-    if not caller.permits(right_of(proposal)):
-        raise Denied(Reason.NOT_ENTITLED, f"this needs the right {right_of(proposal)!r}")
+async def opened(tx: Transaction, book: RoleBook, caller: OperatorCaller, proposal_id: str) -> Proposal:
+    """A proposal that the caller may act on. Raises `NotFound`, `Denied` (not_entitled).
+
+    The door asked for any right to revoke; it takes the one for what is aimed at.
+    """
+    found = await tx.proposals.get(proposal_id)
+    if found is None:
+        raise NotFound("no such proposal")
+    right = right_of(found)
+    if not caller.permits(right):
+        raise Denied(Reason.NOT_ENTITLED, f"this needs the right {right!r}")
+    if not await Belonging(tx, book, caller.reach(right)).owns_proposal(found):
+        raise outside()
+    return found
 
 
 def over(proposal: Proposal, state: ProposalState) -> Conflict:

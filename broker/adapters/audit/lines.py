@@ -116,6 +116,10 @@ class AuditLines:
                 rest = rest[written:]
             self._out.flush()
         except OSError as error:
+            # All but its end: the line stands, and the next one ends it first. Written again, it would be there twice.
+            if len(rest) == 1:
+                self._torn = True
+                return
             self._torn = self._torn or len(rest) < len(data)
             raise _unwritten(error) from error
         self._torn = False

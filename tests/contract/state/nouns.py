@@ -23,6 +23,7 @@ from broker.model.evidence import Assurance, CodeSet, InstanceKey, ProcessRef, U
 from broker.model.identity import IdentityMatch, InstanceClaims, WorkloadIdentity
 from broker.model.manifest import DynamicLoad, Manifest, ManifestRecord, ManifestState, ManifestUnit
 from broker.model.proposal import Agreement, Preview, Proposal, ProposalState
+from broker.model.reach import EVERYTHING, Reach
 from broker.model.revocation import (
     EntryKind,
     LogHead,
@@ -33,7 +34,7 @@ from broker.model.revocation import (
     SelectorKind,
     Unconfirmed,
 )
-from broker.model.role import Action, AfterRevocation, Mode, OnSilence, Revocability, Role, Silence
+from broker.model.role import Action, AfterRevocation, Mode, OnSilence, Revocability, Role, Scope, Silence
 from broker.model.step import Step
 from lockstep.formats import FindingReason, Reason, UnitKind
 
@@ -214,7 +215,10 @@ def proposal(number: int = 1, **changes: Any) -> Proposal:
         at=NOW,
         expires_at=NOW + number,
         needs=3,
-        agreed=(Agreement("operator:a:x", "x", NOW), Agreement("operator:b:y", "y", NOW + 0.5)),
+        agreed=(
+            Agreement("operator:a:x", "x", NOW, EVERYTHING),
+            Agreement("operator:b:y", "y", NOW + 0.5, Reach((Scope(("team-*",), ("pay-*",)),))),
+        ),
         preview=Preview(LogHead("log", 7, digest("entry")), ("att-000001", "att-000002"), 5, digest("p")),
         decision_id="dec-000001",
         grown=True,

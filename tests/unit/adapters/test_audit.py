@@ -109,6 +109,25 @@ class Flaky(io.RawIOBase):
         return len(taken)
 
 
+def test_wherever_the_disk_was_full_the_file_stays_whole() -> None:
+    """Also one byte before the end of a line, which then stands."""
+    whole = Flaky(10**9)
+    AuditLines(whole, "one").append(decision(1))
+    for room in range(len(whole.data) + 1):
+        disk = Flaky(room)
+        audit = AuditLines(disk, "one")
+        refused = False
+        try:
+            audit.append(decision(1))
+        except Unavailable:
+            refused = True
+        disk.room = 10**9
+        for number in range(1 if refused else 2, 4):
+            audit.append(decision(number))
+        report = verify_lines(bytes(disk.data).splitlines(keepends=True))
+        assert (report.lines, audit.head[1]) == (3, 3), room
+
+
 def test_what_the_disk_refused_is_said_and_written_again() -> None:
     disk = Flaky(10**9)
     audit = AuditLines(disk, "one")

@@ -12,6 +12,7 @@ from broker.model.attestation import AttestationState
 from broker.model.caller import OperatorCaller
 from broker.model.decision import DecisionKind, Effect
 from broker.model.evidence import Assurance, ProcessRef
+from broker.model.identity import IdentityMatch
 from broker.model.proposal import Proposal, ProposalState
 from broker.model.reach import EVERYTHING
 from broker.model.requests import ConfirmAnswer, ConfirmOutcome, RevokeOrder
@@ -322,6 +323,26 @@ class TestGrowth:
         assert (len(again.before.attestations), len(again.proposal.preview.attestations)) == (2, 3)
         assert await house.log() == []
 
+    @pytest.mark.parametrize("shown", [False, True])
+    async def test_who_confirmed_less_has_not_confirmed_more(self, shown: bool) -> None:
+        """Neither where the one after is shown the more, nor where that one has looked by itself."""
+        house = await House.open(RETRY)
+        await instance(house)
+        ann, bob, eve = [person(house, name, needs=3) for name in ("ann", "bob", "eve")]
+        proposal = await house.proposer.propose(order(ann))
+        await house.proposer.confirm(bob, proposal.id, "")
+        await instance(house, 2)
+        look = await house.proposer.confirm(eve, proposal.id, "", dry_run=not shown)
+        assert look.outcome is (ConfirmOutcome.GROWN if shown else ConfirmOutcome.SHOWN)
+        name = look.proposal.preview.digest.hex()[:16]
+        third = await house.proposer.confirm(eve, proposal.id, name)
+        assert third.outcome is ConfirmOutcome.WAITING
+        assert [item.actor for item in third.proposal.agreed] == [ann.actor, eve.actor]
+        assert await house.log() == []
+        assert (await house.proposer.confirm(bob, proposal.id, "")).outcome is ConfirmOutcome.GROWN
+        again = await house.proposer.confirm(bob, proposal.id, name)
+        assert again.outcome is ConfirmOutcome.REVOKED
+
     async def test_another_lease_is_more(self) -> None:
         house = await House.open(RETRY)
         workload = await instance(house)
@@ -520,3 +541,22 @@ async def test_a_scoped_operator_proposes_what_is_within_its_scope() -> None:
     answer = await house.proposer.confirm(bob, proposal.id, "")
     assert answer.outcome is ConfirmOutcome.REVOKED
     assert (await workload.row()).state is AttestationState.REVOKED
+
+
+async def test_a_scoped_word_does_not_carry_what_is_outside_its_scope() -> None:
+    other = role("other", owner="others", identity=IdentityMatch("oidc", subject="other"))
+    house = await House.open(RETRY, other)
+    workload = await instance(house)
+    facts: dict[str, object] = {"quorum": {"revoke:*": 2}}
+    ann = house.operator("revoke:*", name="ann", scope=Scope(owners=("team",)), **facts)  # type: ignore[arg-type]
+    bob = house.operator("revoke:*", name="bob", **facts)  # type: ignore[arg-type]
+    proposal = await house.proposer.propose(order(ann, ban=False))
+    await house.attested(
+        subject="other", level=Assurance.WITNESSED, process=ProcessRef("n", "b", 9, 9, 1, "c", "p")
+    )
+    shown = await house.proposer.confirm(bob, proposal.id, "", dry_run=True)
+    for name in ("", shown.proposal.preview.digest.hex()[:16]):
+        with pytest.raises(Conflict, match="outside the scope of who agreed"):
+            await house.proposer.confirm(bob, proposal.id, name)
+    assert await house.log() == []
+    assert (await workload.row()).state is AttestationState.ALIVE

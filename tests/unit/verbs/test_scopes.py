@@ -11,14 +11,16 @@ from broker.model.attestation import AttestationState
 from broker.model.caller import OperatorCaller
 from broker.model.detection import DetectionState
 from broker.model.evidence import Assurance, ProcessRef
-from broker.model.identity import IdentityMatch
+from broker.model.identity import IdentityMatch, InstanceClaims
 from broker.model.manifest import ManifestUnit
 from broker.model.reach import EVERYTHING, Owned, Reach
 from broker.model.requests import AttestationQuery, RevokeOrder
 from broker.model.revocation import Selector, SelectorKind
 from broker.model.role import AfterRevocation, Application, Cap, Operator, Scope
+from broker.upkeep.limits import UpkeepLimits
+from broker.upkeep.retention import Retention
 from lockstep.formats import Reason
-from tests.support.house import HOUR, House, Workload, book, policy, role
+from tests.support.house import DAY, HOUR, House, Workload, book, policy, role
 from tests.support.manifests import unit
 
 PAY = role("pay", owner="team-pay", after_revocation=AfterRevocation.RETRY)
@@ -215,6 +217,25 @@ class TestSeeing:
                 await world.house.explainer.explain(world.ann, wanted, False)
             assert error.value.reason is Reason.NOT_ENTITLED
 
+    async def test_a_report_that_hit_theirs_says_nothing_of_the_others(self) -> None:
+        """Neither who the first one was, nor what code it had."""
+        world = World()
+        world.house = await House.open(PAY, SHOP)
+        ann = world.house.operator(*ALL, scope=TEAM)
+        shop, pay = await world.instance("shop", 2), await world.instance("payments", 1)
+        answer = await world.house.report(detector=policy(cap=Cap(50, 1.0, HOUR)), node="node-1")
+        everything = world.house.operator("explain", name="all")
+        whole = await world.house.explainer.explain(everything, answer.detection_id, True)
+        assert (whole.decision.attestation_id, whole.decision.role) == (shop.id, "shop")
+        page = await world.house.overseer.decisions(ann.reach("read"), 0.0, 100, "")
+        (listed,) = [item for item in page.items if item.detection_id]
+        told = await world.house.explainer.explain(ann, answer.detection_id, True)
+        assert told.code_set is None
+        for decision in (told.decision, listed):
+            assert decision.instances == (pay.id,)
+            assert "shop" not in decision.identity + decision.role
+            assert (decision.attestation_id, decision.code_set, decision.manifests) == ("", b"", ())
+
     async def test_who_was_refused_because_its_identity_is_banned(self) -> None:
         world = await World.open()
         await world.house.revoke(SelectorKind.IDENTITY, world.pay.identity.name, ban=True)
@@ -335,6 +356,26 @@ class TestLifting:
         await world.house.revoker.lift(record.revocation_id, "ann", "ok", "", world.ann.reach("lift"))
         await world.pay.issue("pay")
 
+    async def test_whom_a_report_only_bans_is_known_when_the_report_is_not_kept_any_more(self) -> None:
+        world = await World.open()
+        house = world.house
+        held = await house.report(detector=policy(cap=Cap(1, 0.01, HOUR)), node="node-1")
+        for other in (world.shop, world.both):
+            await house.revoke(SelectorKind.ATTESTATION, other.id, ban=False)
+            await house.tick()
+        record = await house.approver.approve(
+            house.operator("approve", name="all"), held.detection_id, "so", ""
+        )
+        for _ in range(30):
+            await house.tick(1)
+        house.clock.advance(2 * DAY)
+        await Retention(house.state, lambda: "", UpkeepLimits(keep_detections=DAY)).tick(house.now)
+        assert await house.look(lambda tx: tx.detections.get(held.detection_id)) is None
+        log = await house.log()
+        with pytest.raises(Denied):
+            await house.revoker.lift(record.revocation_id, "ann", "ok", "", world.ann.reach("lift"))
+        assert await house.log() == log
+
     async def test_before_all_that_it_hits_is_found_nobody_knows_whose_it_is(self) -> None:
         world = await World.open()
         await world.house.publish(2, "app", "lib", "numpy")
@@ -373,3 +414,22 @@ class TestDeciding:
         assert approved.state is DetectionState.APPLIED
         assert (await world.pay.row()).state is AttestationState.REVOKED
         assert (await world.both.row()).state is AttestationState.ALIVE
+
+    async def test_no_report_on_theirs_is_approved_over_what_came_into_the_same_place_since(self) -> None:
+        world = await World.open()
+        house, place = world.house, InstanceClaims(pod_uid="pod-x")
+        detector = policy(cap=Cap(1, 1.0, HOUR))
+        pay = await house.attested(subject="payments", place=place)
+        await house.report(detector=detector, attestation=world.pay.id)
+        held = await house.report(detector=detector, attestation=pay.id, code="later")
+        assert held.state is DetectionState.HELD
+        house.clock.advance(901)
+        shop = await house.attested(subject="shop", place=place)
+        lease = await shop.issue("shop")
+        with pytest.raises(Denied) as error:
+            await house.approver.approve(world.ann, held.detection_id, "so", "")
+        assert error.value.reason is Reason.NOT_ENTITLED
+        assert (await shop.row()).state is AttestationState.ALIVE
+        assert await shop.good(lease)
+        dismissed = await house.approver.dismiss(world.ann, held.detection_id, "nothing", "")
+        assert dismissed.state is DetectionState.DISMISSED

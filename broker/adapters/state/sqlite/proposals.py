@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from broker.adapters.state.codec import to_json
 from broker.adapters.state.sqlite.session import Row, Session
 from broker.model.proposal import Agreement, Preview, Proposal, ProposalState
+from broker.model.reach import Reach
 from broker.model.revocation import LogHead, Selector, SelectorKind
+from broker.model.role import Scope
 
 
 class SqliteProposals:
@@ -51,7 +54,7 @@ def _details(proposal: Proposal) -> str:
             "ticket": proposal.ticket,
             "at": proposal.at,
             "needs": proposal.needs,
-            "agreed": [[item.actor, item.identity, item.at] for item in proposal.agreed],
+            "agreed": [_agreement(item) for item in proposal.agreed],
             "preview": {
                 "head": [preview.head.log_id, preview.head.seq, preview.head.hash.hex()],
                 "attestations": preview.attestations,
@@ -67,6 +70,18 @@ def _details(proposal: Proposal) -> str:
     )
 
 
+def _agreement(item: Agreement) -> list[object]:
+    scopes = item.reach.scopes
+    reach = None if scopes is None else [[scope.owners, scope.roles] for scope in scopes]
+    return [item.actor, item.identity, item.at, reach]
+
+
+def _read_agreement(row: Sequence[Any]) -> Agreement:
+    actor, identity, at, scopes = row
+    found = None if scopes is None else tuple(Scope(tuple(owners), tuple(roles)) for owners, roles in scopes)
+    return Agreement(actor, identity, at, Reach(found))
+
+
 def _read(row: Row) -> Proposal:
     proposal_id, state, expires_at, text = row
     details = json.loads(text)
@@ -78,7 +93,7 @@ def _read(row: Row) -> Proposal:
         state=ProposalState(state),
         expires_at=expires_at,
         selector=Selector(SelectorKind(kind), value),
-        agreed=tuple(Agreement(*item) for item in details.pop("agreed")),
+        agreed=tuple(_read_agreement(item) for item in details.pop("agreed")),
         preview=Preview(
             LogHead(log_id, seq, bytes.fromhex(digest)),
             tuple(preview["attestations"]),
