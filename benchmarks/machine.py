@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import ssl
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +22,11 @@ def machine() -> dict[str, str | int]:
         "openssl": ssl.OPENSSL_VERSION,
         "load_before": f"{os.getloadavg()[0]:.2f}",
     }
+
+
+def named(where: Mapping[str, str | int]) -> str:
+    """What a `machine` is, for people."""
+    return f"{where['cpu']}, {where['cores']} cores, Python {where['python']}, load {where['load_before']}"
 
 
 def cpu_seconds(pid: int) -> float:

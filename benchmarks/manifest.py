@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import click
 
-from benchmarks.machine import machine
+from benchmarks.machine import machine, named
 
 GOAL: Final = 2.0
 """Seconds for 10,000 files, warm."""
@@ -73,9 +73,7 @@ def main(files: int, rounds: int, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2))
         return
     where = found["machine"]
-    click.echo(
-        f"{where['cpu']}, {where['cores']} cores, Python {where['python']}, load {where['load_before']}"
-    )
+    click.echo(named(where))
     click.echo(f"{count:,} files, {units:,} units, median of {rounds}, whole processes, warm")
     click.echo(f"a loop of sha256      {medians['sha256']:.2f} s")
     click.echo(

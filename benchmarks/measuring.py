@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import click
 
-from benchmarks.machine import machine
+from benchmarks.machine import machine, named
 from broker.model.appraisal import Status, appraise
 from broker.model.evidence import CodeSet, Unit
 from broker.model.manifest import ReferenceValues
@@ -84,9 +84,7 @@ def main(modules: int, mapped: int, units: int, rounds: int, as_json: bool) -> N
         click.echo(json.dumps(found, indent=2))
         return
     taken, where = found["milliseconds"], found["machine"]
-    click.echo(
-        f"{where['cpu']}, {where['cores']} cores, Python {where['python']}, load {where['load_before']}"
-    )
+    click.echo(named(where))
     click.echo(
         f"{modules:,} modules, {mapped} MiB mapped, {found['units']:,.0f} units, median of {rounds}, warm"
     )

@@ -23,7 +23,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.crowd import fill
-from benchmarks.machine import machine, resident
+from benchmarks.machine import machine, named, resident
 from benchmarks.stage import Stage, stage
 
 CALLERS: Final = 16
@@ -99,10 +99,7 @@ def _show(cases: Sequence[dict[str, Any]], rounds: int, *, as_json: bool) -> Non
             f"{case['issue_to_empty'] / cases[0]['issue_to_empty']:.2f}",
         )
     console = Console()
-    console.print(
-        f"{where['cpu']}, {where['cores']} cores, Python {where['python']}, load {where['load_before']}; "
-        f"median of {rounds} rounds"
-    )
+    console.print(f"{named(where)}; median of {rounds} rounds")
     console.print(table)
 
 

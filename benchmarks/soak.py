@@ -24,7 +24,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.cases import Ground
-from benchmarks.machine import descriptors, machine, resident
+from benchmarks.machine import descriptors, machine, named, resident
 from benchmarks.stage import Stage, stage
 from benchmarks.workload import Line, Workload, digests
 
@@ -121,10 +121,7 @@ async def _caller(ground: Ground, line: Line, units: list[bytes], count: int, ta
 
 
 def _show(console: Console, where: dict[str, str | int], found: Sequence[Slice]) -> None:
-    console.print(
-        f"{where['cpu']}, {where['cores']} cores, Python {where['python']}, load {where['load_before']}; "
-        f"{CALLERS} callers, one lease in {CHURN} given back"
-    )
+    console.print(f"{named(where)}; {CALLERS} callers, one lease in {CHURN} given back")
     table = Table(box=None)
     for heading in ("issued", "rate/s", "p50 ms", "p99 ms", "memory MB", "open files"):
         table.add_column(heading, justify="right")

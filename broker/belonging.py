@@ -23,8 +23,8 @@ from broker.model.role import RoleBook
 from broker.ports import Transaction
 from lockstep.formats import Reason
 
-_MOST: Final = 10_000
-"""Instances of one act: who may act on more than that has no scope."""
+MOST: Final = 10_000
+"""Instances that a look at one act finds; there may be more, and who may act on those has no scope."""
 _OF_THE_INSTANCE: Final = (DecisionKind.ATTEST, DecisionKind.REATTEST)
 _ANYBODY: Final = frozenset(
     {SelectorKind.DIGEST, SelectorKind.PACKAGE, SelectorKind.MANIFEST, SelectorKind.NODE}
@@ -145,7 +145,7 @@ class Belonging:
             return await self.sees_lease(lease)
         if ban and selector.kind in _ANYBODY:
             return False
-        if not 0 < len(attestations) < _MOST:
+        if not 0 < len(attestations) < MOST:
             return False
         for attestation in attestations:
             if not self._reach.holds(await self._of(attestation)):
@@ -186,7 +186,7 @@ class Belonging:
         return self._reach.touches(await self._of_id(attestation_id))
 
     async def _owns_all(self, ids: Sequence[str]) -> bool:
-        if not 0 < len(ids) < _MOST:
+        if not 0 < len(ids) < MOST:
             return False
         for name in ids:
             if not self._reach.holds(await self._of_id(name)):
@@ -195,7 +195,7 @@ class Belonging:
 
     async def _hit(self, revocation: Revocation) -> Sequence[str]:
         """Instances that a revocation ended, and those that it only bans."""
-        found = dict.fromkeys(await self._tx.revocations.hits(revocation.id, _MOST))
+        found = dict.fromkeys(await self._tx.revocations.hits(revocation.id, MOST))
         if revocation.detection_id:
             record = await self._tx.detections.get(revocation.detection_id)
             found |= dict.fromkeys(record.instances if record is not None else ())

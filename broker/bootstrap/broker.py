@@ -100,16 +100,10 @@ class Broker:
         server = self._settings.server
         keys = server.keys
         # 1
-        self._ring: JwtRing = ring_from_files(
-            keys.credentials.active, keys.credentials.old, issuer=server.issuer
-        )
+        active, others = ring_keys(keys.credentials.active, keys.credentials.old)
+        self._ring = JwtRing(active, issuer=server.issuer, others=others)
         # The same keys with a type of their own: no checkpoint is a token, and no token a checkpoint.
-        self._checkpoints: JwtRing = ring_from_files(
-            keys.credentials.active,
-            keys.credentials.old,
-            issuer=server.issuer,
-            token_type=CHECKPOINT_TYPE,
-        )
+        self._checkpoints = JwtRing(active, issuer=server.issuer, others=others, token_type=CHECKPOINT_TYPE)
         self._gate: JwtRing | None = None
         if keys.gate is not None:
             self._gate = ring_from_files(

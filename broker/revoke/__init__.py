@@ -3,8 +3,7 @@
 What takes more than one of them is a proposal first: `Proposer`.
 """
 
-from broker.revoke.looking import MOST
 from broker.revoke.proposing import ProposeLimits, Proposer
 from broker.revoke.revoker import Revoker
 
-__all__ = ["MOST", "ProposeLimits", "Proposer", "Revoker"]
+__all__ = ["ProposeLimits", "Proposer", "Revoker"]

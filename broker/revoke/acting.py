@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
+from broker.belonging import Belonging, outside
 from broker.errors import InvalidRequest
 from broker.ledger import Denial, Ledger, Target, holds, instance_targets
 from broker.model.credential import Lease, LeaseState
@@ -15,7 +16,7 @@ from broker.model.requests import RevokeAnswer, RevokeOrder
 from broker.model.revocation import SelectorKind
 from broker.model.role import RoleBook
 from broker.ports import Clock, Entropy, RevocationFeed, RoleSource, StateStore, Transaction
-from broker.revoke.looking import Look, check_reach, look, preview_of
+from broker.revoke.looking import Look, look, preview_of
 from lockstep.formats import Reason
 
 
@@ -72,8 +73,11 @@ class Acting:
 
         async def work(tx: Transaction) -> tuple[Look, Preview]:
             seen = await look(tx, order.selector)
-            await check_reach(tx, book, order.reach, order.selector, seen, ban=ban)
-            return seen, await preview_of(tx, book, seen, order, ban=ban)
+            belonging = Belonging(tx, book, order.reach)
+            # Nobody's instances are within where it hits nobody: then nothing says whose it is.
+            if not await belonging.owns_hits(order.selector, seen.attestations, seen.lease, ban=ban):
+                raise outside()
+            return seen, await preview_of(belonging, tx, seen, order, ban=ban)
 
         seen, preview = await self._state.read(work)
         targets, ended, wide = _targets(order, seen, book, ban)

@@ -6,20 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from broker.belonging import Belonging, outside
+from broker.belonging import MOST, Belonging
 from broker.errors import NotFound
 from broker.ledger import wide_digests
 from broker.model.attestation import Attestation
 from broker.model.credential import Lease
 from broker.model.proposal import Preview, PreviewInstance, preview_digest
-from broker.model.reach import EVERYTHING, Reach
 from broker.model.requests import RevokeOrder
 from broker.model.revocation import LogHead, Selector, SelectorKind
-from broker.model.role import RoleBook
 from broker.ports import Transaction
 
-MOST: Final = 10_000
-"""Instances that a look finds; there may be more."""
 SHOWN: Final = 100
 """Instances of a preview that are named."""
 _BY_LEASE: Final = (SelectorKind.LEASE, SelectorKind.TOKEN)
@@ -61,10 +57,9 @@ async def look(tx: Transaction, selector: Selector) -> Look:
 
 
 async def preview_of(
-    tx: Transaction, book: RoleBook, seen: Look, order: RevokeOrder, *, ban: bool
+    belonging: Belonging, tx: Transaction, seen: Look, order: RevokeOrder, *, ban: bool
 ) -> Preview:
     """What a proposal is bound to. Instances are named where somebody is to look at them before anything happens."""
-    belonging = Belonging(tx, book, EVERYTHING)
     shown = []
     named = order.dry_run or order.needs > 1
     for attestation in seen.attestations[: SHOWN if named else 0]:
@@ -77,15 +72,3 @@ async def preview_of(
     ids = tuple(sorted(attestation.id for attestation in seen.attestations))
     found = Preview(seen.head, ids, seen.leases, instances=tuple(shown))
     return replace(found, digest=preview_digest(order.selector, ban, order.until, found))
-
-
-async def check_reach(
-    tx: Transaction, book: RoleBook, reach: Reach, selector: Selector, seen: Look, *, ban: bool
-) -> None:
-    """Raises `Denied` (not_entitled) where a selector hits what is not within a right's scope, or may hit it later.
-
-    Nobody's instances are within where it hits nobody: then nothing says whose it is.
-    """
-    belonging = Belonging(tx, book, reach)
-    if not await belonging.owns_hits(selector, seen.attestations, seen.lease, ban=ban):
-        raise outside()

@@ -87,8 +87,13 @@ def test_a_run_that_leaks_nothing_is_good(tmp_path: Path) -> None:
 def test_every_spelling_is_found_wherever_it_begins(tmp_path: Path) -> None:
     secret = b'p\xc3\xa4ss/word+"of"-many=characters'
     wanted = dict.fromkeys(canaries.spellings(secret), "it")
+    file, scratch = tmp_path / "texts" / "here", tmp_path / "scratch"
+    file.parent.mkdir()
+    scratch.mkdir()
     for before in (b"", b"a", b"ab", b"abc"):
         for after in (b"", b"z", b"zy"):
             text = base64.b64encode(before + secret + after).decode()
-            assert canaries.in_texts([("here", text)], wanted) == ["it: in here"], (before, after)
-    assert canaries.in_texts([("here", "nothing of it")], wanted) == []
+            file.write_text(text)
+            assert canaries.in_files([file.parent], wanted, scratch) == [f"it: in {file}"], (before, after)
+    file.write_text("nothing of it")
+    assert canaries.in_files([file.parent], wanted, scratch) == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -296,8 +295,3 @@ def fresh_certificate(broker: Broker) -> bytes:
     fresh = pki.server_certificate(ca, key, time.time())  # type: ignore[arg-type]
     (broker.folder / "server.crt").write_bytes(fresh)
     return fresh
-
-
-def descriptors(pid: int) -> int:
-    """How many files a process has open."""
-    return len(os.listdir(f"/proc/{pid}/fd"))

@@ -11,7 +11,7 @@ import json
 import shutil
 import subprocess
 import urllib.parse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _LEAST = 12
@@ -81,14 +81,8 @@ def logs() -> Iterator[tuple[str, str]]:
         yield name, "".join(list(lines))
 
 
-def in_texts(texts: Iterable[tuple[str, str]], wanted: dict[bytes, str]) -> list[str]:
-    """Which text holds which secret, without saying it."""
-    whole = [(name, text.encode("utf-8", "surrogatepass")) for name, text in texts if text]
-    return [f"{what}: in {name}" for name, text in whole for what in sorted(_hits(text, wanted))]
-
-
 def in_files(roots: Sequence[Path], wanted: dict[bytes, str], scratch: Path) -> list[str]:
-    """Which file below `roots` holds which secret. `scratch` is an empty folder elsewhere.
+    """Which file below `roots` holds which secret. `scratch` is a folder that is not below them.
 
     The search is grep's, which takes thousands of texts at once.
     """

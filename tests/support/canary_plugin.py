@@ -10,6 +10,7 @@ import pytest
 
 from tests.support import canaries
 
+_ASKED = bool(os.environ.get("LOCKSTEP_TEST_CANARY"))
 _told: list[tuple[str, str]] = []
 _found: list[str] = []
 _folders: list[Path] = []
@@ -23,6 +24,8 @@ def _files_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """What was captured, and what a failure shows."""
+    if not _ASKED:
+        return
     told = [text for _, text in report.sections]
     if report.failed:
         told.append(report.longreprtext)
@@ -34,8 +37,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Look through everything, when `LOCKSTEP_TEST_CANARY` asks for it."""
-    wanted = canaries.needles()
-    if not wanted or not os.environ.get("LOCKSTEP_TEST_CANARY"):
+    wanted = canaries.needles() if _ASKED else {}
+    if not wanted:
         return
     roots = list(_folders)
     junit = getattr(session.config.option, "xmlpath", None)
@@ -45,14 +48,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         _found.extend(canaries.in_files(roots, wanted, Path(scratch)))
         # Logs and captured texts go through the same search, by name of the file.
         named = {}
+        texts = Path(scratch, "texts")
+        texts.mkdir()
         for number, (name, text) in enumerate([*canaries.logs(), *_told]):
-            file = Path(scratch, f"text-{number}")
+            file = Path(texts, f"text-{number}")
             # Hypothesis writes lone surrogates too: they must not stop the search.
             file.write_bytes(text.encode("utf-8", "surrogatepass"))
             named[str(file)] = name
-        elsewhere = Path(scratch, "elsewhere")
-        elsewhere.mkdir()
-        for line in canaries.in_files([Path(file) for file in named], wanted, elsewhere):
+        for line in canaries.in_files([texts], wanted, Path(scratch)):
             what, _, file_name = line.rpartition(": in ")
             _found.append(f"{what}: in {named[file_name]}")
     if _found:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from broker.adapters.audit.lines import parsed
 from lockstep.formats import audit_json
 
 
@@ -70,7 +70,7 @@ def _is(line: Mapping[str, Any], wanted: Wanted) -> bool:
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
-            line = _parsed(raw)
+            line = parsed(raw)
             if line is not None:
                 yield number, line
 
@@ -78,14 +78,6 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _head(line: Mapping[str, Any], wanted: Wanted) -> bytes:
     head = {"chain": line["chain"], "count": line["n"] - 1, "follows": line["prev"], "wanted": wanted.shown()}
     return audit_json({"export": head}) + b"\n"
-
-
-def _parsed(raw: bytes) -> dict[str, Any] | None:
-    try:
-        line = json.loads(raw)
-    except ValueError:
-        return None
-    return line if isinstance(line, dict) and isinstance(line.get("hash"), str) else None
 
 
 def _time(decision: Mapping[str, Any]) -> float | None:

@@ -149,7 +149,7 @@ def verify_lines(lines: Iterable[bytes]) -> AuditReport:
     good = lost = torn = 0
     previous = GENESIS
     for number, line in enumerate(lines, 1):
-        content = _parsed(line)
+        content = parsed(line)
         if content is None:
             torn += 1
             continue
@@ -204,7 +204,8 @@ def _finding(finding: Finding) -> dict[str, str]:
     return {name: value for name, value in content.items() if value}
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def parsed(line: bytes) -> dict[str, Any] | None:
+    """A line of the log; None for what is none, or was cut short."""
     try:
         content = json.loads(line)
     except ValueError:
@@ -233,7 +234,7 @@ def taken_back(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     for line in lines:
         # Most lines are grants, and a file may have millions of them.
         if any(effect in line for effect in _TAKEN_BACK):
-            content = _parsed(line)
+            content = parsed(line)
             if content is not None and isinstance(content.get("decision"), dict):
                 yield content["decision"]
 
@@ -252,7 +253,7 @@ def _ending(out: BinaryIO) -> tuple[dict[str, Any] | None, dict[str, Any] | None
         tail = out.read(size - start)
         # The first piece may be the end of a line that begins before it; it is looked at again with more.
         pieces = tail.split(b"\n")[1 if start else 0 :]
-        whole = [found for piece in pieces if (found := _parsed(piece)) is not None]
+        whole = [found for piece in pieces if (found := parsed(piece)) is not None]
         decisions = (line["decision"] for line in reversed(whole) if isinstance(line.get("decision"), dict))
         decision = next(decisions, None)
         if decision is not None or not start:

@@ -165,6 +165,14 @@ def test_keys_of_earlier_times(ground: Ground) -> None:
     assert "give the key set of its time" in found.output
 
 
+def test_a_key_set_that_is_none_is_no_fault_of_the_log(ground: Ground) -> None:
+    ground.jwks.write_text("not JSON")
+    found = ground.verify("--jwks", ground.jwks)
+    assert found.exit_code == 2
+    assert "--jwks" in found.output
+    assert "checkpoint:" not in found.output
+
+
 def test_a_checkpoint_of_another_place_or_type(ground: Ground) -> None:
     audit = AuditLines.append_to(ground.path, "run-3")
     audit.append(decision(7))

@@ -16,7 +16,7 @@ from lockstep.formats import CHECKPOINT_TYPE, Reason
 from lockstep_client.audit import Head, Report, check
 from lockstep_client.cli import show
 from lockstep_client.clock import SystemClock
-from lockstep_client.errors import Denied, LockstepError
+from lockstep_client.errors import Denied, LockstepError, Unavailable
 from lockstep_client.verify.https import Https
 from lockstep_client.verify.jose import claims_of, header_of
 from lockstep_client.verify.keys import Keys
@@ -116,6 +116,8 @@ class _Opened:
                 algorithm = str(header["alg"])
                 try:
                     key = keys.get(str(header.get("kid", "")), algorithm)
+                except Unavailable as error:
+                    raise click.BadParameter(error.message, param_hint="--jwks") from None
                 except Denied:
                     refused = "its key is in no --jwks: give the key set of its time, too"
                     continue

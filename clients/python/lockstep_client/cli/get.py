@@ -8,13 +8,12 @@ import sys
 import time
 
 import click
-import tenacity
 
 from lockstep_client import messages, methods
 from lockstep_client.callers import Anonymous
 from lockstep_client.cli.formats import FORMATS, require_exec_version
 from lockstep_client.cli.spans import Span
-from lockstep_client.client import persistence
+from lockstep_client.client import persist
 from lockstep_client.clock import SystemClock
 from lockstep_client.errors import Denied, Unavailable
 from lockstep_client.holding import Attestation
@@ -138,9 +137,7 @@ def _answering(settings: Settings, within: float) -> str:
     key = messages.InstanceKey.generate()
     try:
         # Also while it starts: nobody listens yet, or it says that it is not ready.
-        tenacity.Retrying(**persistence(within))(
-            transport.unary, methods.GET_CHALLENGE, messages.challenge(key), Anonymous()
-        )
+        persist(lambda: transport.unary(methods.GET_CHALLENGE, messages.challenge(key), Anonymous()), within)
         return transport.address
     except Unavailable as error:
         raise Unavailable(f"not within {within:g} s: {error.message}", reason=error.reason) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import subprocess
@@ -12,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from lockstep.formats import b64url_decode
 from lockstep.v1 import revocation_pb2
 from lockstep_client.errors import LockstepError
 from lockstep_client.operator import Operator
@@ -32,8 +32,7 @@ class DevBroker(BrokerProcess):
     def identity(self) -> str:
         """Who connects with `settings`: ``issuer|subject`` of the identity token, as `refuse` and `revoke` name it."""
         token = Path(self.env["LOCKSTEP_IDENTITY_TOKEN_FILE"]).read_text(encoding="ascii")
-        body = token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        claims = json.loads(b64url_decode(token.split(".")[1]))
         return f"{claims['iss']}|{claims['sub']}"
 
     def operator(self) -> Operator:
