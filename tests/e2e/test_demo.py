@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,15 @@ def test_the_steps_of_a_receipt_are_in_order(stage: tuple[dict[str, Any], Path])
         assert steps[-1]["name"] == "confirmed"
 
 
+@pytest.fixture
+def _heard() -> Iterator[None]:
+    """A run in the background of a shell ignores an interrupt, and so would all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heard")
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_nothing_is_left_behind_by_one_that_is_ended(tmp_path: Path, how: signal.Signals) -> None:
     playing = subprocess.Popen(
